@@ -1,0 +1,1 @@
+"""Roadmap stage 1: the foundation services."""

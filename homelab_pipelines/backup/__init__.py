@@ -1,0 +1,1 @@
+"""The backup engine: capture, store, manifest, verify, retain, restore, copy. Plain Python, knows no Dagster."""

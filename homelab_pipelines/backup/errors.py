@@ -1,0 +1,71 @@
+"""The errors of the backup engine: one family, each saying what failed, on what, why, and the next command."""
+
+from __future__ import annotations
+
+
+class BackupError(Exception):
+    """Anything the backup engine refuses or fails to do.
+
+    `what` names the action and the thing it failed on, `why` the cause, `next_step` the command or change that helps.
+    `retryable` is true where the same call may succeed later with nothing changed (network, a busy server).
+    """
+
+    retryable = False
+
+    def __init__(self, what: str, why: str, next_step: str = "") -> None:
+        super().__init__(what, why, next_step)
+        self.what = what
+        self.why = why
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        message = f"{self.what}: {self.why}"
+        return f"{message}\n  next: {self.next_step}" if self.next_step else message
+
+
+class SourceUnavailable(BackupError):
+    """The database server cannot be reached or went away; a later try may work."""
+
+    retryable = True
+
+
+class SourceRefused(BackupError):
+    """The database server answered and refused: password, privileges, no such database."""
+
+
+class ProgramMissing(BackupError):
+    """No installed client or server program fits."""
+
+
+class CaptureFailed(BackupError):
+    """The dump or its evidence could not be completed; nothing was committed."""
+
+
+class StoreUnavailable(BackupError):
+    """A store cannot be reached, is full, read-only or not mounted; a later try may work."""
+
+    retryable = True
+
+
+class StoreRefused(BackupError):
+    """A store answered and refused: credentials, permissions, object lock."""
+
+
+class ObjectMissing(BackupError):
+    """A store does not hold the object asked for."""
+
+
+class BackupDamaged(BackupError):
+    """What is stored is not what was written: size, digest or manifest disagree."""
+
+
+class KeyMissing(BackupError):
+    """No age identity was given, or none of those given opens the backup."""
+
+
+class VerificationImpossible(BackupError):
+    """A restore could not be tried (no fitting scratch server, extension missing); says nothing of the backup."""
+
+
+class RestoreFailed(BackupError):
+    """A restore was tried and did not finish; the target is as it was before."""

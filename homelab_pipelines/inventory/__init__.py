@@ -1,0 +1,1 @@
+"""The typed model of homelab.yaml, its loader and its errors (file:line:column). Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Alert delivery and pings; later Prometheus rules, dashboards and log shipping."""

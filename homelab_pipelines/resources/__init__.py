@@ -1,0 +1,1 @@
+"""Dagster resources: they build clients from the inventory and its secrets. No policy."""
