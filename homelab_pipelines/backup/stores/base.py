@@ -41,7 +41,7 @@ class Reader(Protocol):
 class BackupStore(Protocol):
     """A place that keeps objects under slash-separated keys. All times are UTC, all sizes bytes.
 
-    An object appears whole or not at all: `list` and `open` never show what was not committed.
+    An object appears whole or not at all: `scan` and `open` never show what was not committed.
     """
 
     @property
@@ -51,7 +51,7 @@ class BackupStore(Protocol):
     def check(self) -> None:
         """Raise StoreUnavailable or StoreRefused, saying why, unless the store can be written to now."""
 
-    def list(self, prefix: str = "") -> Iterator[Listed]:
+    def scan(self, prefix: str = "") -> Iterator[Listed]:
         """Finished objects whose key starts with `prefix`, in no promised order."""
 
     def writer(self, key: str, expected_bytes: int = 0) -> Writer:
