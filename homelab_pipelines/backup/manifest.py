@@ -78,6 +78,7 @@ class Evidence(_Record):
     extensions: dict[str, str] = {}
     objects: dict[str, str] = Field(default={}, description="identity of each schema object → digest of its definition")
     roles: dict[str, str] = Field(default={}, description="role → digest of its attributes, memberships and settings")
+    role_passwords: bool = Field(default=False, description="whether the digests in `roles` cover password verifiers")
 
     @property
     def schema_fingerprint(self) -> str:

@@ -1,0 +1,428 @@
+"""Bringing a database back from a store: through a new database and a rename, so that a failure leaves the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from homelab_pipelines.backup import evidence
+from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
+from homelab_pipelines.backup.globals_sql import statements
+from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
+from homelab_pipelines.backup.pipeline import free_bytes
+from homelab_pipelines.backup.processes import describe_exit
+from homelab_pipelines.backup.server import server_facts
+from homelab_pipelines.backup.session import Session, connect
+from homelab_pipelines.backup.stores.base import BackupStore
+from homelab_pipelines.backup.unpack import unpack
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """A backup's content on this machine, its digests seen to be right."""
+
+    dump: Path | None
+    globals_sql: str | None
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """`replace`: over an existing database of that name, which is renamed aside. `roles`: create the missing ones.
+
+    `jobs`: parallel connections of pg_restore. `check`: compare the restored copy with the backup's evidence.
+    `scratch`: the server is a throw-away one: no tablespaces, no subscriptions, and a locale it lacks is replaced.
+    """
+
+    replace: bool = False
+    roles: bool = True
+    owners: bool = True
+    jobs: int = 2
+    check: bool = True
+    scratch: bool = False
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """`replaced`: the name that the former database has now. `differences`: empty when the copy is equal."""
+
+    database: str
+    seconds: float
+    compare_seconds: float
+    differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    replaced: str | None = None
+
+
+@contextmanager
+def spooled(
+    store: BackupStore, manifest: Manifest, identities: Sequence[Any], folder: Path | None, report: Progress
+) -> Iterator[Spooled]:
+    """Unpack a backup into a private temporary folder, removed at the end.
+
+    A parallel pg_restore needs a file it can seek in; and nothing is restored before the whole object was read and its
+    digest found right. Raises BackupDamaged, KeyMissing or a store's error, StoreUnavailable when there is no room.
+    """
+    with tempfile.TemporaryDirectory(prefix="homelab-restore-", dir=folder) as name:
+        stored_globals = manifest.object("globals")
+        sql: str | None = None
+        if stored_globals is not None:
+            collected = bytearray()
+            unpack(store, manifest, stored_globals, identities, _Appending(collected))
+            sql = collected.decode()
+        stored_dump = manifest.object("dump")
+        if stored_dump is None:
+            yield Spooled(None, sql)
+            return
+        room = free_bytes(name)
+        if room < stored_dump.content_bytes:
+            raise StoreUnavailable(
+                f"unpacking {manifest.id} into {name}",
+                f"it takes {stored_dump.content_bytes} bytes, {room} are free",
+                "free some, or name another folder: --scratch",
+            )
+        path = Path(name) / "dump.pgc"
+        with path.open("wb") as file:
+            unpack(store, manifest, stored_dump, identities, _Reporting(file, stored_dump.content_bytes, report))
+        yield Spooled(path, sql)
+
+
+def restore_database(
+    connection: Connection,
+    name: str,
+    store: BackupStore,
+    record: BackupRecord,
+    identities: Sequence[Any],
+    options: RestoreOptions,
+    progress: Progress | None = None,
+) -> RestoreResult:
+    """Restore a backup as database `name` of a server.
+
+    Everything is restored under a temporary name and renamed at the end; when anything fails, the temporary database is
+    dropped and an existing one of that name is as it was. Raises a BackupError.
+    """
+    report = progress or (lambda step, done, expected: None)
+    manifest = record.manifest
+    if record.damage:
+        raise BackupDamaged(f"restoring {record.location}", record.damage, "restore another copy: homelab backups")
+    if manifest.kind != "postgres_database":
+        raise RestoreFailed(f"restoring {manifest.source}", "it holds roles only, no database", "homelab backups")
+    with connect(connection) as session:
+        facts = server_facts(session)
+        if facts.major < manifest.server_major:
+            raise RestoreFailed(
+                f"restoring {manifest.source} into {connection}",
+                f"it comes from PostgreSQL {manifest.server_version}, this server is the older {facts.version}",
+                f"restore into PostgreSQL {manifest.server_major} or newer",
+            )
+        if not options.replace and _exists(session, name):
+            raise RestoreFailed(
+                f"restoring {manifest.source} into {connection}",
+                f"a database {name!r} is there already",
+                "choose another name, or add --replace: the one there is renamed aside, not dropped",
+            )
+    with spooled(store, manifest, identities, options.folder, report) as content:
+        started = time.monotonic()
+        temporary = f"homelab_restore_{secrets.token_hex(6)}"
+        notes: list[str] = []
+        try:
+            notes += _restore_as(connection, temporary, content, manifest, options, report)
+            seconds = time.monotonic() - started
+            report("comparing", 0, 0)
+            same_major = facts.major == manifest.server_major
+            differences: list[str] = []
+            if options.check:
+                differences, more = compare_restored(connection, temporary, manifest, options, same_major)
+                notes += more
+            if differences and options.replace:
+                raise RestoreFailed(
+                    f"restoring {manifest.source} {manifest.id} over {name!r}",
+                    "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
+                    "restore it under another name and look, or take another backup: homelab backups",
+                )
+            compared = time.monotonic() - started - seconds
+            replaced = _rename(connection, temporary, name, options.replace)
+        except BaseException:
+            with contextlib.suppress(BackupError), connect(connection) as session:
+                session.execute(f"DROP DATABASE IF EXISTS {temporary} WITH (FORCE)")
+            raise
+    return RestoreResult(name, seconds, compared, differences, notes, replaced)
+
+
+def compare_restored(
+    connection: Connection,
+    database: str,
+    manifest: Manifest,
+    options: RestoreOptions,
+    same_major: bool = True,
+) -> tuple[list[str], list[str]]:
+    """What differs between a restored copy and the evidence, and what could not be compared."""
+    expected, notes = manifest.evidence, []
+    with connect(connection, database) as session:
+        facts = server_facts(session)
+        actual = Evidence(
+            database=evidence.database_properties(session, facts.number),
+            sequences=evidence.sequences(*(2 * (evidence.sequence_values(session),))),
+            large_objects=evidence.large_objects(session, manifest.server_bytes + 1),
+            extensions=evidence.extensions(session),
+            objects=evidence.schema_objects(session, facts.number) if same_major else expected.objects,
+            roles=evidence.roles(session, expected.role_passwords),
+            role_passwords=expected.role_passwords,
+        )
+    if not same_major:
+        notes.append(f"schema not compared: PostgreSQL {manifest.server_major} writes definitions differently")
+    adjusted, more = _comparable(expected, actual, options)
+    differences = evidence.compare(adjusted, actual)
+    if expected.tables:
+        differences += evidence.compare_tables(
+            expected.tables if same_major else [t.model_copy(update={"content_hash": None}) for t in expected.tables],
+            lambda: connect(connection, database),
+            options.jobs,
+        )
+    unhashed = [table.name for table in expected.tables if table.kind == "table" and table.content_hash is None]
+    if unhashed:
+        shown = ", ".join(unhashed[:10]) + (f" and {len(unhashed) - 10} more" if len(unhashed) > 10 else "")
+        notes.append(f"counted, not hashed (larger than the inventory's limit): {shown}")
+    return differences, notes + more
+
+
+def _comparable(expected: Evidence, actual: Evidence, options: RestoreOptions) -> tuple[Evidence, list[str]]:
+    """The evidence without what this server cannot reproduce, and a note for each thing taken out."""
+    notes, extensions = [], dict(expected.extensions)
+    for name, wanted in expected.extensions.items():
+        found = actual.extensions.get(name)
+        if found not in (None, wanted):
+            extensions[name] = str(found)
+            notes.append(f"extension {name}: {wanted} in the source, this server installs {found}")
+    changes: dict[str, Any] = {"extensions": extensions}
+    if not options.scratch:
+        # A server that lives on has roles of its own; they are not this backup's to judge.
+        changes["roles"] = {name: actual.roles.get(name, digest) for name, digest in expected.roles.items()}
+        changes["roles"] |= {name: digest for name, digest in actual.roles.items() if name not in expected.roles}
+    if not options.owners:
+        changes |= {"roles": actual.roles, "objects": {k: actual.objects.get(k, "") for k in expected.objects}}
+        notes.append("owners and privileges not compared: the roles of the source are not on this server")
+    properties, found_properties = expected.database, actual.database
+    if properties is not None and found_properties is not None:
+        kept: dict[str, Any] = {}
+        if (properties.collate, properties.ctype) != (found_properties.collate, found_properties.ctype):
+            kept = {"collate": found_properties.collate, "ctype": found_properties.ctype}
+            notes.append(f"locale {properties.collate} is not on this server; {found_properties.collate} was taken")
+        if not options.owners:
+            kept |= {key: getattr(found_properties, key) for key in ("owner", "privileges", "settings")}
+        changes["database"] = properties.model_copy(update=kept)
+    return expected.model_copy(update=changes), notes
+
+
+def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str]:
+    """Create the roles of a globals dump that this server has not, and their grants; existing ones stay as they are.
+
+    Tablespaces are left to a person: their folders are the server's own. Returns a line for what was left out.
+    """
+    notes: list[str] = []
+    with connect(connection) as session:
+        present = {row["rolname"] for row in session.rows("SELECT rolname FROM pg_catalog.pg_roles")}
+        left = sorted(
+            {s.role for s in statements(sql) if s.kind == "create role" and s.role in present and s.role is not None}
+        )
+        if left and not scratch:
+            notes.append(f"roles that were there already, left as they are: {', '.join(left)}")
+        for statement in statements(sql):
+            if statement.kind == "tablespace":
+                if statement.text.upper().startswith("CREATE"):
+                    notes.append(f"tablespace not created: {statement.text.split()[2]}; its data went to the default")
+            elif statement.role not in present:
+                session.execute(statement.text)
+    return notes
+
+
+def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:
+    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale."""
+    provider = {
+        "libc": "",
+        "icu": f" LOCALE_PROVIDER icu ICU_LOCALE {_literal(properties.locale or 'und')}"
+        + (f" ICU_RULES {_literal(properties.icu_rules)}" if properties.icu_rules else ""),
+        "builtin": f" LOCALE_PROVIDER builtin BUILTIN_LOCALE {_literal(properties.locale or 'C')}",
+    }[properties.provider]
+
+    def statement(collate: str, ctype: str) -> str:
+        return (
+            f"CREATE DATABASE {_identifier(name)} TEMPLATE template0 ENCODING {_literal(properties.encoding)}"
+            f" LC_COLLATE {_literal(collate)} LC_CTYPE {_literal(ctype)}{provider}"
+        )
+
+    try:
+        session.execute(statement(properties.collate, properties.ctype))
+    except BackupError as error:
+        if not (scratch and "invalid LC_" in error.why):
+            raise
+        session.execute(statement("C", "C"))
+
+
+def apply_properties(session: Session, name: str, properties: DatabaseProperties, owners: bool) -> None:
+    """ALTER DATABASE, GRANT and COMMENT as the source had them."""
+    quoted = _identifier(name)
+    if properties.connection_limit != -1:
+        session.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT {properties.connection_limit}")
+    if properties.comment is not None:
+        session.execute(f"COMMENT ON DATABASE {quoted} IS {_literal(properties.comment)}")
+    if not owners:
+        return
+    session.execute(f"ALTER DATABASE {quoted} OWNER TO {_identifier(properties.owner)}")
+    session.execute(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC, {_identifier(properties.owner)}")
+    for grant in properties.privileges:
+        session.execute(grant.replace("{database}", quoted, 1))
+    for setting in properties.settings:
+        role, separator, rest = setting.partition(": ") if "=" not in setting.split(": ")[0] else ("", "", setting)
+        key, _, value = (rest if separator else setting).partition("=")
+        # Lists such as search_path are stored already quoted, element by element.
+        written = value if key in _LIST_SETTINGS else _literal(value)
+        target = f"ROLE {role} IN DATABASE {quoted}" if separator else f"DATABASE {quoted}"
+        session.execute(f"ALTER {target} SET {key} = {written or _literal('')}")
+
+
+# GUC_LIST_QUOTE settings (guc_tables.c): pg_dump, too, writes their stored value as it is.
+_LIST_SETTINGS = frozenset(
+    (
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    )
+)
+
+
+def _restore_as(
+    connection: Connection, name: str, content: Spooled, manifest: Manifest, options: RestoreOptions, report: Progress
+) -> list[str]:
+    notes: list[str] = []
+    properties = manifest.evidence.database
+    if content.dump is None or properties is None:
+        raise RestoreFailed(f"restoring {manifest.source}", "its manifest names no dump", "homelab backups")
+    if options.roles and content.globals_sql is not None:
+        notes += restore_globals(connection, content.globals_sql, options.scratch)
+    with connect(connection) as session:
+        create_database(session, name, properties, options.scratch)
+    report("restoring", 0, 0)
+    _pg_restore(connection, name, content.dump, manifest, options)
+    with connect(connection) as session:
+        apply_properties(session, name, properties, options.owners)
+    return notes
+
+
+def _pg_restore(connection: Connection, name: str, dump: Path, manifest: Manifest, options: RestoreOptions) -> None:
+    """Run pg_restore; its version must not be older than the pg_dump that wrote the archive."""
+    dump_major = int(manifest.programs.get("pg_dump", "0").split(".")[0] or 0)
+    direct = isinstance(connection.place, Direct)
+    command = connection.command(
+        "pg_restore",
+        "--exit-on-error",
+        "--no-password",
+        *(("--no-tablespaces", "--no-subscriptions") if options.scratch else ()),
+        *(() if options.owners else ("--no-owner", "--no-privileges")),
+        *(("--jobs", str(options.jobs)) if direct else ()),
+        "--dbname",
+        connection.conninfo(name),
+        *((str(dump),) if direct else ()),
+        server_major=max(manifest.server_major, dump_major),
+    )
+    with tempfile.TemporaryFile() as messages, dump.open("rb") as archive:
+        process = subprocess.Popen(
+            command.arguments,
+            stdin=subprocess.DEVNULL if direct else subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=messages,
+            env=command.full_environment(),
+        )
+        try:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    if command.first_line is not None:
+                        process.stdin.write(command.first_line.encode() + b"\n")
+                    while chunk := archive.read(1 << 20):
+                        process.stdin.write(chunk)
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        messages.seek(0)
+        said = messages.read(8192).decode(errors="replace").strip()
+    if status != 0:
+        raise RestoreFailed(
+            f"restoring {manifest.source} {manifest.id} into {connection}",
+            describe_exit(status, said),
+            "mend what the message names (an extension to install, a superuser to use), then try again",
+        )
+
+
+def _rename(connection: Connection, temporary: str, name: str, replace: bool) -> str | None:
+    """Give the restored database its name; the one that had it is renamed aside, and its new name returned."""
+    quoted = _identifier(name)
+    with connect(connection) as session:
+        aside: str | None = None
+        if _exists(session, name):
+            if not replace:
+                raise RestoreFailed(f"naming the restored database {name!r}", "one of that name came meanwhile", "")
+            aside = f"{name.encode()[:40].decode(errors='ignore')}_before_{datetime.now(UTC):%Y%m%dt%H%M%S}"
+            session.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+                f" WHERE datname = {_literal(name)} AND pid <> pg_backend_pid()"
+            )
+            session.execute(f"ALTER DATABASE {quoted} RENAME TO {_identifier(aside)}")
+        try:
+            session.execute(f"ALTER DATABASE {temporary} RENAME TO {quoted}")
+        except BackupError:
+            if aside is not None:
+                session.execute(f"ALTER DATABASE {_identifier(aside)} RENAME TO {quoted}")
+            raise
+    return aside
+
+
+def _exists(session: Session, name: str) -> bool:
+    return bool(session.rows(f"SELECT 1 AS one FROM pg_catalog.pg_database WHERE datname = {_literal(name)}"))
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+class _Appending:
+    def __init__(self, collected: bytearray) -> None:
+        self._collected = collected
+
+    def write(self, data: bytes, /) -> object:
+        self._collected += data
+        return len(data)
+
+
+class _Reporting:
+    def __init__(self, file: Any, expected: int, report: Progress) -> None:
+        self._file = file
+        self._expected = expected
+        self._report = report
+        self._done = 0
+
+    def write(self, data: bytes, /) -> object:
+        self._file.write(data)
+        self._done += len(data)
+        self._report("unpacking", self._done, self._expected)
+        return len(data)

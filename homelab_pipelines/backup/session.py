@@ -1,0 +1,171 @@
+"""SQL sessions: one small interface over psycopg, and over psql where only a command reaches the server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+import psycopg
+from psycopg.rows import dict_row
+
+from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceRefused, SourceUnavailable
+
+Row = dict[str, Any]
+
+# What changes the text of a value or of a definition is fixed, so that two servers give the same text for the same data.
+SETTINGS = """
+SET search_path = ''; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
+SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET lc_monetary = 'C';
+SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = off;
+SET standard_conforming_strings = on; SET quote_all_identifiers = off; SET jit = off
+"""
+
+
+class Session(Protocol):
+    """One connection to one database."""
+
+    def rows(self, query: str) -> list[Row]:
+        """Run one SELECT; numbers beyond 64 bits must be cast to text in it. Raises a BackupError."""
+
+    def execute(self, statement: str) -> None:
+        """Run statements that give no rows. Raises a BackupError."""
+
+
+class _PsycopgSession:
+    def __init__(self, connection: psycopg.Connection[Row], where: str) -> None:
+        self._connection = connection
+        self._where = where
+
+    def rows(self, query: str) -> list[Row]:
+        with _translated(self._where):
+            return self._connection.execute(cast(Any, query)).fetchall()
+
+    def execute(self, statement: str) -> None:
+        with _translated(self._where):
+            self._connection.execute(cast(Any, statement))
+
+
+class _PsqlSession:
+    """psql kept open over pipes: each query's answer is JSON, ended by a line that no data can hold."""
+
+    def __init__(self, process: subprocess.Popen[str], where: str, errors: Any) -> None:
+        self._process = process
+        self._where = where
+        self._errors = errors
+        self._end = f"end-{secrets.token_hex(16)}"
+
+    def rows(self, query: str) -> list[Row]:
+        answer = self._ask(f"SELECT coalesce(json_agg(answer), '[]'::json) FROM ({query}) AS answer;")
+        return cast(list[Row], json.loads(answer))
+
+    def execute(self, statement: str) -> None:
+        self._ask(f"{statement};")
+
+    def _ask(self, text: str) -> str:
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 (both are pipes)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{text}\n\\echo {self._end}\n")
+            self._process.stdin.flush()
+        lines: list[str] = []
+        for line in self._process.stdout:
+            if line.rstrip("\n") == self._end:
+                return "".join(lines)
+            lines.append(line)
+        self._process.wait()
+        self._errors.seek(0)
+        raise _from_message(self._where, self._errors.read().decode(errors="replace").strip())
+
+
+@contextmanager
+def connect(connection: Connection, database: str | None = None) -> Iterator[Session]:
+    """A session with fixed settings on one database of a server, closed at the end.
+
+    Raises SourceUnavailable when the server cannot be reached, SourceRefused when it refuses.
+    """
+    where = f"database {database or connection.maintenance_database!r} on {connection}"
+    if isinstance(connection.place, Direct):
+        with _translated(where):
+            plain: psycopg.Connection[Row] = psycopg.connect(
+                connection.conninfo(database), password=connection.password, autocommit=True, row_factory=dict_row
+            )
+        with plain:
+            session: Session = _PsycopgSession(plain, where)
+            session.execute(SETTINGS)
+            yield session
+        return
+    with tempfile.TemporaryFile() as errors:
+        command = connection.command(
+            "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", connection.conninfo(database), server_major=0
+        )
+        try:
+            process = subprocess.Popen(
+                command.arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=command.full_environment(),
+                text=True,
+            )
+        except OSError as error:
+            raise SourceUnavailable(
+                f"reaching {where}", str(error), f"install {command.arguments[0]} here, or name another `at`"
+            ) from error
+        try:
+            if command.first_line is not None and process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(command.first_line + "\n")
+            session = _PsqlSession(process, where, errors)
+            session.execute(SETTINGS)
+            yield session
+        finally:
+            with contextlib.suppress(OSError):
+                if process.stdin is not None:
+                    process.stdin.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+@contextmanager
+def _translated(where: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise _from_message(where, str(error).strip(), error.sqlstate) from error
+    except psycopg.Error as error:
+        raise _refusal(where, str(error).strip()) from error
+
+
+def _from_message(where: str, message: str, state: str | None = None) -> BackupError:
+    """Tell a refusal (password, no such database, privileges) from a server that is not there."""
+    if state == "55P03" or "lock timeout" in message:
+        return SourceUnavailable(
+            f"locking the tables of {where}", message, "see what holds the lock in pg_stat_activity; a retry may do"
+        )
+    refusals = ("authentication failed", "does not exist", "permission denied", "no password supplied", "pg_hba.conf")
+    if any(refusal in message for refusal in refusals):
+        return _refusal(where, message)
+    if "ERROR:" in message and "terminat" not in message:
+        return CaptureFailed(f"asking {where}", message)
+    return SourceUnavailable(
+        f"talking to {where}", message or "the connection ended", "is the server up, and `at` in homelab.yaml right?"
+    )
+
+
+def _refusal(where: str, message: str) -> BackupError:
+    if "does not exist" in message and "database" not in message and "role" not in message:
+        return SourceUnavailable(f"asking {where}", f"{message} (changed while it was read)", "try again")
+    return SourceRefused(
+        f"asking {where}", message, "check user, password and privileges of this server in homelab.yaml"
+    )

@@ -1,0 +1,176 @@
+"""One object on its way to S3: in one request when it is small, else in parts of which only one is held in memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from types_boto3_s3.type_defs import CompletedPartTypeDef
+
+    from homelab_pipelines.backup.stores.s3 import S3Store
+
+MIB = 1 << 20
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html: 10,000 parts; all but the last at least 5 MiB.
+MAX_PARTS = 10_000
+MIN_PART = 8 * MIB
+MAX_PART = 64 * MIB
+_HINTED_PARTS = 9_000
+_UNHINTED_PARTS = 1_000
+_GROWTH_EVERY = 1_000
+
+
+def part_bytes(number: int, expected_bytes: int = 0) -> int:
+    """The size in bytes of part `number` (from 1) of an object that is expected to have `expected_bytes`.
+
+    With a hint, parts are equal (some servers insist) as long as the object is not much larger than that; without one
+    they start at 8 MiB. Beyond, they double every 1,000 parts up to 64 MiB, the most ever held in memory. 10,000 parts
+    thus hold at least 492 GiB without a hint and at most 625 GiB.
+    """
+    first = min(max(math.ceil(expected_bytes * 1.2 / _HINTED_PARTS), MIN_PART), MAX_PART)
+    equal = _HINTED_PARTS if expected_bytes else _UNHINTED_PARTS
+    doublings = 0 if number <= equal else 1 + (number - equal - 1) // _GROWTH_EVERY
+    return min(first << doublings, MAX_PART)
+
+
+class S3Writer:
+    """A Writer that uploads parts as they fill, one at a time, each with a CRC32 that the server verifies."""
+
+    def __init__(self, store: S3Store, key: str, expected_bytes: int) -> None:
+        self._store, self._key, self._expected = store, key, expected_bytes
+        self._what = f"writing {store.location(key)}"
+        self._buffer = bytearray()
+        self._bytes = 0
+        self._parts: list[CompletedPartTypeDef] = []
+        self._part_checksums = b""
+        self._upload_id: str | None = None
+        self._done = False
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._done:
+            raise ValueError(f"{self._what} after its commit or abort")
+        with memoryview(data) as view, view.cast("B") as rest:
+            taken = 0
+            while taken < len(rest):
+                room = part_bytes(len(self._parts) + 1, self._expected) - len(self._buffer)
+                if room == 0:
+                    self._send_part()
+                    continue
+                self._buffer += rest[taken : taken + room]
+                taken += min(room, len(rest) - taken)
+
+    def commit(self) -> None:
+        if self._done:
+            raise ValueError(f"{self._what} after its commit or abort")
+        try:
+            checksum = self._finish_parts() if self._upload_id else self._put_whole()
+            self._compare(checksum)
+        except BackupError:
+            self.abort()
+            raise
+        self._upload_id, self._done, self._buffer = None, True, bytearray()
+
+    def abort(self) -> None:
+        self._done, self._buffer = True, bytearray()
+        if self._upload_id:
+            # Should the server be away, `sweep` finds the upload later.
+            with suppress(BackupError):
+                self._store.abort_upload(self._store.full_key(self._key), self._upload_id)
+            self._upload_id = None
+
+    def _send_part(self) -> None:
+        number = len(self._parts) + 1
+        try:
+            if number > MAX_PARTS:
+                why = f"it is larger than {self._bytes} bytes, the most that {MAX_PARTS} parts of {MAX_PART} bytes hold"
+                raise StoreRefused(self._what, why, "back it up to a directory target")
+            if self._upload_id is None:
+                with self._store.explained(self._what):
+                    answer = self._store.client.create_multipart_upload(
+                        **self._address(), ChecksumAlgorithm="CRC32", **self._store.lock_arguments()
+                    )
+                self._upload_id = answer["UploadId"]
+            checksum = zlib.crc32(self._buffer).to_bytes(4, "big")
+            encoded = base64.b64encode(checksum).decode()
+            with self._store.explained(self._what):
+                part = self._store.client.upload_part(
+                    **self._address(),
+                    UploadId=self._upload_id,
+                    PartNumber=number,
+                    Body=self._body(),
+                    ChecksumCRC32=encoded,
+                )
+            self._confirm(part, encoded)
+        except BackupError:
+            self.abort()
+            raise
+        self._parts.append({"PartNumber": number, "ETag": part["ETag"], "ChecksumCRC32": encoded})
+        self._part_checksums += checksum
+        self._bytes += len(self._buffer)
+        self._buffer = bytearray()
+
+    def _put_whole(self) -> str:
+        encoded = base64.b64encode(zlib.crc32(self._buffer).to_bytes(4, "big")).decode()
+        with self._store.explained(self._what):
+            answer = self._store.client.put_object(
+                **self._address(), Body=self._body(), ChecksumCRC32=encoded, **self._store.lock_arguments()
+            )
+        self._confirm(answer, encoded)
+        self._bytes = len(self._buffer)
+        return encoded
+
+    def _finish_parts(self) -> str:
+        if self._buffer:
+            self._send_part()
+        try:
+            with self._store.explained(self._what):
+                self._store.client.complete_multipart_upload(
+                    **self._address(), UploadId=self._upload_id or "", MultipartUpload={"Parts": self._parts}
+                )
+        except StoreUnavailable as error:
+            # A lost answer: the upload may be complete, and a repeated request then finds none. `_compare` decides.
+            if "NoSuchUpload" not in error.why:
+                raise
+        # A composite checksum is the checksum of the parts' checksums, and their number.
+        composite = base64.b64encode(zlib.crc32(self._part_checksums).to_bytes(4, "big")).decode()
+        return f"{composite}-{len(self._parts)}"
+
+    def _confirm(self, answer: Mapping[str, Any], checksum: str) -> None:
+        """Raise unless the server says that it holds what was sent: by CRC32, or by MD5 as the ETag."""
+        said = answer.get("ChecksumCRC32")
+        tag = str(answer.get("ETag", "")).strip('"')
+        if said == checksum or (not said and tag == hashlib.md5(self._buffer, usedforsecurity=False).hexdigest()):
+            return
+        if said:
+            raise StoreUnavailable(self._what, f"the server holds CRC32 {said}, sent was {checksum}", "try again")
+        why = "the server confirmed what it holds neither by CRC32 nor by MD5"
+        raise StoreRefused(self._what, why, "update the server to one that verifies x-amz-checksum-crc32")
+
+    def _compare(self, checksum: str) -> None:
+        """Raise unless the finished object has the size, and where the server tells the checksum, that was sent."""
+        next_step = "run the backup again; if it stays so, look at the server's log"
+        try:
+            with self._store.explained(self._what):
+                held = self._store.client.head_object(**self._address(), ChecksumMode="ENABLED")
+        except ObjectMissing as error:
+            raise StoreUnavailable(self._what, "the server has lost the finished object", next_step) from error
+        said: str | None = held.get("ChecksumCRC32")
+        if self._parts and said and "-" not in said:
+            said = None  # a server that made a checksum of the whole, which parts cannot be compared with
+        if held["ContentLength"] != self._bytes or (said and said != checksum):
+            why = f"the server holds {held['ContentLength']} bytes (CRC32 {said}), sent were {self._bytes} ({checksum})"
+            raise StoreUnavailable(self._what, why, next_step)
+
+    def _body(self) -> bytes:
+        # boto3 takes a bytearray as it is; its type stubs do not know. A copy would double the memory.
+        return cast("bytes", self._buffer)
+
+    def _address(self) -> dict[str, Any]:
+        return {"Bucket": self._store.bucket, "Key": self._store.full_key(self._key)}

@@ -1,0 +1,261 @@
+"""Proving a backup: every copy is re-read, one is restored into a scratch server and compared with its evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from homelab_pipelines.backup import evidence
+from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.containers import scratch_container
+from homelab_pipelines.backup.errors import (
+    BackupDamaged,
+    BackupError,
+    CaptureFailed,
+    KeyMissing,
+    ProgramMissing,
+    RestoreFailed,
+    SourceRefused,
+    StoreUnavailable,
+    VerificationImpossible,
+)
+from homelab_pipelines.backup.layout import Source, new_proof_name
+from homelab_pipelines.backup.local_server import SCRATCH_SUPERUSER, scratch_server
+from homelab_pipelines.backup.manifest import BackupRecord, Evidence, Manifest, Proof
+from homelab_pipelines.backup.programs import server_for
+from homelab_pipelines.backup.records import add_proof
+from homelab_pipelines.backup.restore import (
+    RestoreOptions,
+    restore_database,
+    restore_globals,
+    spooled,
+)
+from homelab_pipelines.backup.session import connect
+from homelab_pipelines.backup.stores.base import BackupStore
+from homelab_pipelines.backup.unpack import check_object
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ScratchChoice:
+    """Where a restore is tried. `auto`: local binaries if they fit, else a container of the source's image, else `server`.
+
+    `server`: a connection to a server that a scratch database may be made on. `parent`: the folder of local clusters.
+    """
+
+    method: Literal["auto", "local", "container", "server"] = "auto"
+    image: str | None = None
+    docker_host: str | None = None
+    server: Connection | None = None
+    parent: Path | None = None
+    jobs: int = 2
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A server to restore into; `shared` when others live on it, so that its roles are left alone."""
+
+    connection: Connection
+    label: str
+    shared: bool = False
+
+
+@contextmanager
+def scratch(manifest: Manifest, choice: ScratchChoice) -> Iterator[Scratch]:
+    """A scratch server that fits a backup. Raises VerificationImpossible naming every way that was tried, and why not."""
+    tried: list[str] = []
+    extensions = manifest.evidence.extensions
+    if choice.method in ("auto", "local"):
+        try:
+            installation = server_for(manifest.server_major, extensions)
+        except ProgramMissing as error:
+            tried.append(f"local: {error.why} ({error.next_step})")
+        else:
+            with scratch_server(installation, choice.parent) as server:
+                place = Direct(str(server.socket_dir), server.port, sslmode="disable")
+                label = f"local PostgreSQL {installation.version}"
+                yield Scratch(Connection("scratch", place, user=SCRATCH_SUPERUSER), label)
+            return
+    image = choice.image or manifest.server_image
+    if choice.method in ("auto", "container"):
+        if image is None:
+            tried.append("container: no image is known; set verify.image of this server in homelab.yaml")
+        else:
+            with scratch_container(image, choice.docker_host) as connection:
+                yield Scratch(connection, f"container of {image}")
+            return
+    if choice.method in ("auto", "server"):
+        if choice.server is None:
+            tried.append("server: none is named; set verify.server of this server in homelab.yaml")
+        else:
+            yield Scratch(choice.server, f"scratch database on {choice.server}", shared=True)
+            return
+    raise VerificationImpossible(
+        f"finding a scratch server for {manifest.source} (PostgreSQL {manifest.server_version})",
+        "; ".join(tried),
+        "do one of these, then homelab verify",
+    )
+
+
+def verify_backup(
+    copies: Mapping[str, tuple[BackupStore, BackupRecord]],
+    identities: Sequence[Any],
+    choice: ScratchChoice,
+    now: datetime | None = None,
+    progress: Progress | None = None,
+) -> list[Proof]:
+    """Prove one backup on every target that holds it; each result is also written beside its manifest.
+
+    `copies` has, by target, the store and the record of the same backup id. The first undamaged copy is restored and
+    compared; the others are re-read and must have the same digests. Raises KeyMissing or VerificationImpossible when a
+    restore cannot be tried at all: then nothing is recorded, for nothing is known.
+    """
+    report = progress or (lambda step, done, expected: None)
+    checked_at = now or datetime.now(UTC)
+    proofs: list[Proof] = []
+    restored: Proof | None = None
+    for target, (store, record) in copies.items():
+        report(f"reading the copy on {target}", 0, 0)
+        if restored is None or not _same_objects(record, copies[restored.target][1]):
+            proof = _restored(target, store, record, identities, choice, checked_at, report)
+            restored = proof if proof.result != "damaged" else restored
+            proofs.append(proof)
+            continue
+        proof = _reread(target, store, record, checked_at)
+        if proof.result == "equal":
+            proof = proof.model_copy(
+                update={
+                    "result": restored.result,
+                    "differences": restored.differences,
+                    "notes": [*restored.notes, f"the copy restored was the one on {restored.target}"],
+                    "restore_seconds": restored.restore_seconds,
+                    "scratch": restored.scratch,
+                }
+            )
+        proofs.append(proof)
+    for proof in proofs:
+        store, record = copies[proof.target]
+        add_proof(store, proof, new_proof_name(checked_at))
+    return proofs
+
+
+def _same_objects(one: BackupRecord, other: BackupRecord) -> bool:
+    return one.manifest.objects == other.manifest.objects and one.manifest.evidence == other.manifest.evidence
+
+
+def _reread(target: str, store: BackupStore, record: BackupRecord, checked_at: datetime) -> Proof:
+    """Read all objects of one copy and compare their digests with its manifest."""
+    result: Literal["equal", "damaged"] = "equal"
+    differences: list[str] = []
+    if record.damage:
+        result, differences = "damaged", [record.damage]
+    else:
+        for stored in record.manifest.objects:
+            try:
+                check_object(store, record.manifest, stored)
+            except BackupDamaged as error:
+                result = "damaged"
+                differences.append(f"{stored.name}: {error.why}")
+    return Proof(
+        source=record.manifest.source,
+        id=record.manifest.id,
+        target=target,
+        checked_at=checked_at,
+        result=result,
+        method="same digest",
+        differences=differences,
+    )
+
+
+def _restored(
+    target: str,
+    store: BackupStore,
+    record: BackupRecord,
+    identities: Sequence[Any],
+    choice: ScratchChoice,
+    checked_at: datetime,
+    report: Progress,
+) -> Proof:
+    """Restore one copy, which reads all its objects and compares their digests on the way."""
+    manifest = record.manifest
+    outcome: dict[str, Any] = {}
+    with scratch(manifest, choice) as server:
+        outcome["scratch"] = server.label
+        try:
+            if manifest.kind == "postgres_globals":
+                outcome |= _try_globals(server, store, manifest, identities, report)
+            else:
+                outcome |= _try_database(server, store, record, identities, choice, report)
+        except (KeyMissing, StoreUnavailable, VerificationImpossible):
+            raise
+        except BackupDamaged as error:
+            outcome |= {"result": "damaged", "differences": [f"{error.what}: {error.why}"]}
+        except (RestoreFailed, SourceRefused, CaptureFailed) as error:
+            outcome |= {"result": "failed", "differences": [f"{error.what}: {error.why}"]}
+        except BackupError as error:
+            raise VerificationImpossible(
+                f"verifying {manifest.source} {manifest.id}", str(error), "try again"
+            ) from error
+    return Proof(
+        source=manifest.source, id=manifest.id, target=target, checked_at=checked_at, method="restored", **outcome
+    )
+
+
+def _try_database(
+    server: Scratch,
+    store: BackupStore,
+    record: BackupRecord,
+    identities: Sequence[Any],
+    choice: ScratchChoice,
+    report: Progress,
+) -> dict[str, Any]:
+    options = RestoreOptions(
+        roles=not server.shared, owners=not server.shared, jobs=choice.jobs, scratch=True, folder=choice.parent
+    )
+    name = Source.parse(record.manifest.source).database or "restored"
+    if server.shared or name in ("postgres", "template1"):
+        name = f"homelab_verify_{record.manifest.id.rpartition('-')[2]}"
+    try:
+        result = restore_database(server.connection, name, store, record, identities, options, report)
+    finally:
+        if server.shared:
+            with connect(server.connection) as session:
+                session.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    return {
+        "result": "different" if result.differences else "equal",
+        "differences": result.differences,
+        "notes": result.notes,
+        "restore_seconds": round(result.seconds, 3),
+        "compare_seconds": round(result.compare_seconds, 3),
+    }
+
+
+def _try_globals(
+    server: Scratch, store: BackupStore, manifest: Manifest, identities: Sequence[Any], report: Progress
+) -> dict[str, Any]:
+    if server.shared:
+        raise VerificationImpossible(
+            f"verifying {manifest.source}",
+            "roles can only be restored into a server of their own, not into a scratch database",
+            "install server programs of this version, or set verify.image",
+        )
+    with spooled(store, manifest, identities, None, report) as content:
+        started = time.monotonic()
+        notes = restore_globals(server.connection, content.globals_sql or "", scratch=True)
+        seconds = time.monotonic() - started
+    with connect(server.connection) as session:
+        actual = Evidence(roles=evidence.roles(session, manifest.evidence.role_passwords))
+    differences = evidence.compare(Evidence(roles=manifest.evidence.roles), actual)
+    return {
+        "result": "different" if differences else "equal",
+        "differences": differences,
+        "notes": notes,
+        "restore_seconds": round(seconds, 3),
+        "compare_seconds": round(time.monotonic() - started - seconds, 3),
+    }

@@ -1,0 +1,5 @@
+"""Which peers (real servers) the tests can ask for."""
+
+from __future__ import annotations
+
+pytest_plugins = ["tests.peers.postgres"]
