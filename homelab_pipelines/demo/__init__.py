@@ -1,1 +1,1 @@
-"""The demo homelab: a PostgreSQL server with a photo library and a file server's database, and a homelab.yaml for it."""
+"""The demo homelab: a PostgreSQL server with two realistic databases, and a homelab.yaml that describes it."""

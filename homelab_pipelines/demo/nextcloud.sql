@@ -92,7 +92,7 @@ CREATE TABLE oc_calendarobjects (
 INSERT INTO oc_calendarobjects (calendardata, uri, calendarid, lastmodified, firstoccurence)
 SELECT convert_to(format(E'BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Nextcloud calendar v5\r\nBEGIN:VEVENT\r\nUID:%s\r\nDTSTART;TZID=Europe/Berlin:%sT090000\r\nSUMMARY:%s %s\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n',
                          md5('event' || n), 20240000 + 101 + n % 28, (ARRAY['Dentist', 'School', 'Birthday 🎂', 'Bins out'])[1 + n % 4], n), 'UTF8'),
-       md5('event' || n) || '.ics', 1 + n % 4, 1700000000 + n * 900, 1700000000 + n * 86000
+       md5('event' || n) || '.ics', 1 + n % 4, 1700000000 + n * 900, 1700000000 + n * 40000
 FROM generate_series(1, 8000) AS n;
 CREATE TABLE oc_file_locks (id bigserial PRIMARY KEY, "lock" integer NOT NULL DEFAULT 0, key varchar(64) NOT NULL UNIQUE, ttl integer NOT NULL DEFAULT -1);
 CREATE MATERIALIZED VIEW storage_usage AS

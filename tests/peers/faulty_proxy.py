@@ -12,7 +12,11 @@ from typing import Literal, Self
 Mode = Literal["pass", "refuse", "reset", "503", "slow", "black hole", "cut"]
 _PIECE = 16 << 10
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close sends RST
-_BUSY = b"<Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>"
+_BUSY_BODY = b"<Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(_BUSY_BODY),
+    _BUSY_BODY,
+)
 
 
 class FaultyProxy:
@@ -97,7 +101,7 @@ class FaultyProxy:
             return
         if mode == "503":
             with contextlib.suppress(OSError, ValueError):
-                _answer_busy(client)
+                _answer_all(client, _BUSY)
             client.close()
             return
         try:
@@ -145,8 +149,35 @@ def _reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def _answer_busy(client: socket.socket) -> None:
-    """Read each whole request, as closing with unread bytes would reset the connection, and answer 503."""
+class HttpAnswer:
+    """A server on a port of 127.0.0.1 that gives the same bytes as the answer to every HTTP request."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError, ValueError):
+                _answer_all(client, self._answer)
+
+
+def _answer_all(client: socket.socket, answer: bytes) -> None:
+    """Read each request whole, as closing with unread bytes would reset the connection, and send `answer`."""
     with client.makefile("rb") as stream:
         while True:
             length = 0
@@ -162,7 +193,4 @@ def _answer_busy(client: socket.socket) -> None:
                 return
             while length > 0 and (data := stream.read(min(length, _PIECE))):
                 length -= len(data)
-            client.sendall(
-                b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\n"
-                b"Content-Length: %d\r\n\r\n%s" % (len(_BUSY), _BUSY)
-            )
+            client.sendall(answer)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _CREDENTIALS = "put the right access key and secret key where homelab.yaml or the environment refers to"
 _LATER = "try again later; if it stays so, look at the server's log"
-# Codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and of MinIO and Ceph where marked.
+# Codes of https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and a few of other servers.
 _CODES: dict[str, tuple[type[BackupError], str, str]] = {
     "InvalidAccessKeyId": (StoreRefused, "the server does not know this access key", _CREDENTIALS),
     "SignatureDoesNotMatch": (StoreRefused, "the secret key does not fit the access key", _CREDENTIALS),
@@ -25,6 +25,7 @@ _CODES: dict[str, tuple[type[BackupError], str, str]] = {
         "set `region` and `endpoint` to the bucket's",
     ),
     "InvalidBucketName": (StoreRefused, "the server does not accept this bucket name", "correct the bucket's name"),
+    "XAdminUserNotFound": (StoreRefused, "the server does not know this access key", _CREDENTIALS),  # versitygw
     "NoSuchBucket": (StoreRefused, "there is no such bucket", "create the bucket, or correct its name"),
     "NoSuchKey": (ObjectMissing, "there is no such object", "homelab backups shows what there is"),
     "NoSuchVersion": (ObjectMissing, "there is no such object", "homelab backups shows what there is"),
@@ -46,7 +47,7 @@ _STATUSES: dict[int, tuple[type[BackupError], str, str]] = {
         "check both keys, and that they may ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload "
         "and ListBucketMultipartUploads on this bucket",
     ),
-    404: _CODES["NoSuchKey"],
+    404: (StoreRefused, "the server knows no such place", "check endpoint and bucket: is an S3 server there?"),
     429: _CODES["SlowDown"],
     507: _CODES["XMinioStorageFull"],
 }
@@ -61,6 +62,8 @@ def explain_answer(error: ClientError, what: str, secret: str) -> BackupError:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if "checksum" in message.lower() and code not in _CODES and status in (400, 501):
         return StoreRefused(what, f"the server rejected the checksum: {message} ({code})", _CHECKSUM_NEEDED)
+    if status == 404 and error.operation_name == "HeadObject":
+        code = "NoSuchKey"  # the answer to HEAD has no body that could say so
     kind, why, next_step = _CODES.get(code) or _STATUSES.get(status) or _by_class(status)
     said = ", ".join(part for part in (f"HTTP {status}", code if code != str(status) else "", message) if part)
     return kind(what, f"{why} ({said})", next_step)
@@ -75,10 +78,13 @@ def _by_class(status: int) -> tuple[type[BackupError], str, str]:
 def explain_silence(error: BotoCoreError | ValueError, what: str, where: str, secret: str) -> BackupError:
     """The error for a request that got no answer, or that could not be sent; `where` names the endpoint."""
     from botocore import exceptions as botocore
+    from botocore.parsers import ResponseParserError
 
-    text = str(error).replace(secret, "(secret)")
+    text = str(error).replace(secret, "(secret)")[:500]
     if isinstance(error, (botocore.ParamValidationError, ValueError)):
         return StoreRefused(what, text, "correct the bucket or the endpoint (https://host:port)")
+    if isinstance(error, ResponseParserError):
+        return StoreRefused(what, f"{where} does not answer as an S3 server does", "correct the endpoint")
     if isinstance(error, botocore.SSLError):
         next_step = "use a certificate this machine trusts (AWS_CA_BUNDLE names a file of further authorities)"
         return StoreUnavailable(what, f"{where}: no secure connection: {text}", next_step)

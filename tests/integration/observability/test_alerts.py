@@ -186,6 +186,14 @@ def test_alert_to_several_reaches_the_good_one_and_names_each_bad_one(receiver: 
     assert "not a valid apprise address" in failures[1]
 
 
+def test_alert_keeps_what_its_process_prints_to_itself(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    assert send_alert([receiver.address], "title", "body") == []
+    assert capfd.readouterr() == ("", "")
+
+
 def test_alert_whose_process_dies_is_reported(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     failures = send_alert([receiver.address], "title", "body")

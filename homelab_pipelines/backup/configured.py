@@ -1,0 +1,219 @@
+"""The engine's objects as an inventory describes them: connections, targets, keys, options. Reads secrets at use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from homelab_pipelines.backup.errors import BackupError, KeyMissing, SourceRefused, StoreRefused
+from homelab_pipelines.backup.layout import Source
+from homelab_pipelines.backup.manifest import BackupRecord
+from homelab_pipelines.backup.stores.addresses import store_for_target
+from homelab_pipelines.backup.stores.base import BackupStore
+from homelab_pipelines.inventory.databases import AtContainer, AtHost, AtPod, AtSocket, PostgresServer
+from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.inventory.model import Homelab
+from homelab_pipelines.inventory.names import instance_names
+from homelab_pipelines.inventory.secrets import SecretError, SecretReference
+
+INVENTORY_VARIABLE = "HOMELAB_INVENTORY"
+HOME_VARIABLE = "HOMELAB_HOME"
+
+
+def inventory_path() -> Path:
+    """The inventory file: HOMELAB_INVENTORY, else homelab.yaml in the working folder."""
+    return Path(os.environ.get(INVENTORY_VARIABLE) or "homelab.yaml").absolute()
+
+
+def state_home() -> Path:
+    """The folder of all state: HOMELAB_HOME, else .homelab beside the inventory."""
+    chosen = os.environ.get(HOME_VARIABLE)
+    return Path(chosen).absolute() if chosen else inventory_path().parent / ".homelab"
+
+
+@dataclass(frozen=True)
+class Backups:
+    """One homelab's backups: what the engine needs, made from its inventory when asked for."""
+
+    homelab: Homelab
+    folder: Path
+    home: Path
+
+    @classmethod
+    def from_environment(cls) -> Backups:
+        """Read the inventory that the environment names. Raises InventoryInvalid with every problem."""
+        path = inventory_path()
+        return cls(load(path), path.parent, state_home())
+
+    @cached_property
+    def timezone(self) -> ZoneInfo:
+        """The homelab's time zone."""
+        return ZoneInfo(self.homelab.timezone)
+
+    @property
+    def _remembered(self) -> Path:
+        return self.home / "databases.json"
+
+    # --- sources ---------------------------------------------------------------------------------------------------
+
+    def server(self, name: str) -> PostgresServer:
+        """The inventory's entry of a server."""
+        return self.homelab.databases[name]
+
+    def connection(self, name: str) -> Any:
+        """How to reach a server. Raises SourceRefused when its password cannot be read."""
+        from homelab_pipelines.backup.connection import Connection, Direct, InContainer, InPod  # lazy: psycopg
+
+        server = self.server(name)
+        match server.at:
+            case AtHost(host=host, port=port):
+                known = self.homelab.hosts.get(host)
+                place: Any = Direct(known.address if known else host, port, server.sslmode)
+            case AtSocket(socket=socket, port=port):
+                place = Direct(socket, port, "disable")
+            case AtContainer(container=container, docker_host=docker_host):
+                place = InContainer(container, docker_host)
+            case AtPod(pod=pod, namespace=namespace, context=context, pod_container=container):
+                place = InPod(pod, namespace, context, container)
+        try:
+            password = self._secret(server.password)
+        except SecretError as error:
+            raise SourceRefused(f"reading the password of {name}", str(error), "homelab check") from error
+        return Connection(name, place, server.user, password, server.maintenance_database)
+
+    def discover(self) -> dict[str, list[str]]:
+        """Ask every server for the databases its patterns choose, and remember them for the asset graph.
+
+        A server that does not answer keeps what was known of it. Raises the error of one that never answered.
+        """
+        from homelab_pipelines.backup.server import databases  # lazy: psycopg
+
+        known, found = self.known_databases(), {}
+        for name, server in self.homelab.databases.items():
+            try:
+                found[name] = [each for each in databases(self.connection(name)) if server.selects(each)]
+            except BackupError:
+                if name not in known:
+                    raise
+                found[name] = known[name]
+        self.remember(found)
+        return found
+
+    def known_databases(self) -> dict[str, list[str]]:
+        """The databases of each server: what its patterns name literally, and what was found last time."""
+        try:
+            remembered = json.loads(self._remembered.read_text())
+        except (OSError, ValueError):
+            remembered = {}
+        known: dict[str, list[str]] = {}
+        for name, server in self.homelab.databases.items():
+            literal = [pattern for pattern in server.include if not set(pattern) & set("*?[")]
+            names = dict.fromkeys([*remembered.get(name, []), *literal])
+            if names:
+                known[name] = [each for each in names if server.selects(each)]
+        return known
+
+    def remember(self, found: dict[str, list[str]]) -> bool:
+        """Keep what was found; whether it is news."""
+        if found == self.known_databases() and self._remembered.exists():
+            return False
+        self.home.mkdir(parents=True, exist_ok=True)
+        aside = self._remembered.with_suffix(".unfinished")
+        aside.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+        aside.replace(self._remembered)
+        return True
+
+    def instances(self) -> dict[str, Source]:
+        """Every database by the name its assets have, in the inventory's order."""
+        return {
+            instance: Source(server, database)
+            for (server, database), instance in instance_names(self.known_databases()).items()
+        }
+
+    def find_source(self, name: str) -> Source | None:
+        """The source meant by an asset's name, a database's name or `server/database`; None when there is none."""
+        instances = self.instances()
+        if name in instances:
+            return instances[name]
+        sources = [*instances.values(), *(Source(server, None) for server in self.homelab.databases)]
+        return next((source for source in sources if name in (source.id, f"{source.server}/{source.database}")), None)
+
+    # --- targets ---------------------------------------------------------------------------------------------------
+
+    def store(self, name: str) -> BackupStore:
+        """The store of a target. Raises StoreRefused when its credentials cannot be read."""
+        try:
+            return store_for_target(name, self.homelab.backups.targets[name], self.folder)
+        except SecretError as error:
+            raise StoreRefused(f"reading the credentials of {name}", str(error), "homelab check") from error
+
+    def stores(self) -> Iterator[tuple[str, BackupStore]]:
+        """Every target's store, in the inventory's order."""
+        for name in self.homelab.backups.targets:
+            yield name, self.store(name)
+
+    def targets(self) -> list[Any]:
+        """Every target, with its floor, as a capture takes them."""
+        from homelab_pipelines.backup.pipeline import Target  # lazy: zstandard
+
+        return [Target(self.store(name), target.floor) for name, target in self.homelab.backups.targets.items()]
+
+    def copies(self, source: Source, backup_id: str | None = None) -> dict[str, tuple[BackupStore, BackupRecord]]:
+        """The newest backup of a source (or the one asked for) on every target that holds it."""
+        from homelab_pipelines.backup.records import list_store
+
+        listed = {name: (store, list_store(store, source.id).backups) for name, store in self.stores()}
+        ids = {record.manifest.id: record.taken_at for _, records in listed.values() for record in records}
+        wanted = backup_id or max(ids, key=lambda each: ids[each], default=None)
+        return {
+            name: (store, record)
+            for name, (store, records) in listed.items()
+            for record in records
+            if record.manifest.id == wanted
+        }
+
+    # --- how -------------------------------------------------------------------------------------------------------
+
+    def capture_options(self, server: str) -> Any:
+        """Compression, encryption and limits of a capture."""
+        from homelab_pipelines.backup.capture import CaptureOptions  # lazy: psycopg, zstandard
+        from homelab_pipelines.backup.pipeline import Encoding
+
+        backups, source = self.homelab.backups, self.server(server)
+        return CaptureOptions(
+            Encoding(backups.compression.zstd, tuple(backups.encrypt_to)), source.content_hash_up_to, source.lock_wait
+        )
+
+    def identities(self) -> list[Any]:
+        """The age identities that open backups; none when nothing is encrypted. Raises KeyMissing."""
+        from homelab_pipelines.backup.unpack import parse_identities
+
+        try:
+            text = self._secret(self.homelab.backups.identity)
+        except SecretError as error:
+            raise KeyMissing("reading backups.identity", str(error), "put the key there, or pass --identity") from error
+        return parse_identities(text) if text is not None else []
+
+    def scratch_choice(self, server: str) -> Any:
+        """Where restores of a server's backups are tried."""
+        from homelab_pipelines.backup.verify import ScratchChoice
+
+        source = self.server(server)
+        verify = source.verify
+        return ScratchChoice(
+            verify.method,
+            verify.image,
+            source.at.docker_host if isinstance(source.at, AtContainer) else None,
+            self.connection(verify.server) if verify.server else None,
+            Path(verify.scratch) if verify.scratch else None,
+            jobs=max(1, os.cpu_count() or 1),
+        )
+
+    def _secret(self, reference: SecretReference | None) -> str | None:
+        return None if reference is None else reference.read(self.folder)
