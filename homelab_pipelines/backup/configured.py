@@ -38,7 +38,7 @@ def state_home() -> Path:
 
 
 @dataclass(frozen=True)
-class Backups:
+class ConfiguredBackups:
     """One homelab's backups: what the engine needs, made from its inventory when asked for."""
 
     homelab: Homelab
@@ -46,7 +46,7 @@ class Backups:
     home: Path
 
     @classmethod
-    def from_environment(cls) -> Backups:
+    def from_environment(cls) -> ConfiguredBackups:
         """Read the inventory that the environment names. Raises InventoryInvalid with every problem."""
         path = inventory_path()
         return cls(load(path), path.parent, state_home())

@@ -23,7 +23,7 @@ from psycopg import sql
 
 from homelab_pipelines.backup import process_identity
 from homelab_pipelines.backup.os_user import LocalServerFailed as LocalServerFailed
-from homelab_pipelines.backup.os_user import OsUser, server_user, usable_by
+from homelab_pipelines.backup.os_user import OsUser, make_open, server_user, usable_by
 from homelab_pipelines.backup.postmaster import LocalServer as LocalServer
 from homelab_pipelines.backup.postmaster import end_server_of, run_server, wait_for_former
 from homelab_pipelines.backup.programs import Installation
@@ -100,7 +100,7 @@ def persistent_server(
     """
     user = server_user()
     usable = usable_by(user, installation)
-    home.mkdir(mode=0o711, parents=True, exist_ok=True)
+    make_open(home, 0o711)
     if not user.can("x", home):
         raise LocalServerFailed(
             f"starting PostgreSQL in {home}",

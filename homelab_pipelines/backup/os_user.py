@@ -97,6 +97,14 @@ def bare_environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
+def make_open(folder: Path, mode: int = 0o755) -> None:
+    """Make `folder` and those above it, where they are missing, so that other users can pass, whatever our umask."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        each.chmod(mode)
+
+
 def usable_by(user: OsUser, installation: Installation) -> Installation:
     """The installation itself, or a copy of it that `user` can reach.
 
@@ -144,7 +152,7 @@ def _runs(user: OsUser, program: str) -> bool:
 def _copy_folders() -> Iterator[Path]:
     for folder in (COPIES, Path(tempfile.gettempdir(), f"homelab_pipelines-{os.geteuid()}")):
         try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_open(folder)
         except OSError:
             continue
         if _is_ours(folder) and os.access(folder, os.W_OK):

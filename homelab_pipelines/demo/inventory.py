@@ -8,7 +8,9 @@ from pathlib import Path
 import pyrage
 
 from homelab_pipelines.backup.stores.directory import DirectoryStore
-from homelab_pipelines.demo.server import HOST, PASSWORD_FILE, SUPERUSER, demo_port, write_secret
+from homelab_pipelines.demo.server import HOST, PASSWORD_FILE, PORT_FILE, SUPERUSER, demo_port, write_secret
+from homelab_pipelines.inventory.databases import AtHost
+from homelab_pipelines.inventory.loader import InventoryInvalid, load
 
 IDENTITY_FILE = Path("demo/secrets/age-identity")
 NAS = Path("demo/nas")
@@ -69,6 +71,19 @@ def write_demo_inventory(path: Path, home: Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(text)
     aside.replace(path)
+
+
+def is_demo(path: Path, home: Path) -> bool:
+    """Whether an inventory uses the demo's server, so that it has to be started. False for one with mistakes in it."""
+    if not (home / PORT_FILE).exists():
+        return False
+    try:
+        homelab = load(path)
+    except InventoryInvalid:
+        return False
+    places = [server.at for server in homelab.databases.values()]
+    port = demo_port(home)
+    return any(isinstance(at, AtHost) and (homelab.address_of(at.host), at.port) == (HOST, port) for at in places)
 
 
 def _written(path: Path, inventory: Path) -> str:

@@ -8,14 +8,14 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from psycopg.conninfo import make_conninfo
 
 from homelab_pipelines.backup.errors import ProgramMissing
 from homelab_pipelines.backup.local_server import LocalServer, LocalServerFailed, cluster_major, persistent_server
-from homelab_pipelines.backup.os_user import COPIES, server_user
+from homelab_pipelines.backup.os_user import COPIES, make_open, server_user
 from homelab_pipelines.backup.programs import Installation, available_extensions, installations
 from homelab_pipelines.demo.data import WISHED_EXTENSIONS
 
@@ -32,7 +32,7 @@ class DemoServer:
     """The running server, reached through 127.0.0.1 with the superuser's password."""
 
     server: LocalServer
-    password: str
+    password: str = field(repr=False)
 
     @property
     def port(self) -> int:
@@ -62,7 +62,7 @@ def demo_server(home: Path) -> Iterator[DemoServer]:
         except LocalServerFailed as error:
             if "Address already in use" not in error.why:
                 raise
-            hint = f"end the program that listens on {port}, or write another port into {home / PORT_FILE} and homelab.yaml"
+            hint = f"end the program that listens there, or write another port into {home / PORT_FILE} and homelab.yaml"
             raise LocalServerFailed(error.what, f"port {port} of {HOST} is taken", hint) from error
         yield DemoServer(server, password)
 
@@ -92,11 +92,18 @@ def cluster_folder(home: Path) -> Path:
     folder = home.absolute() / CLUSTER
     if folder.is_symlink():
         return folder.resolve()
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    make_open(folder, 0o711)
     if server_user().can("x", folder):
         return folder
     elsewhere = COPIES / f"demo-{secrets.token_hex(4)}"
-    elsewhere.mkdir(mode=0o711, parents=True)
+    try:
+        make_open(elsewhere)
+    except OSError as error:
+        raise LocalServerFailed(
+            f"making a folder for the demo's PostgreSQL server, {elsewhere}",
+            f"{error.strerror}; and the user {server_user().name} that it runs as cannot reach {folder}",
+            f"set HOMELAB_HOME to a folder open to all, or chmod o+x {home} and the folders above it",
+        ) from error
     folder.rmdir()
     folder.symlink_to(elsewhere)
     return elsewhere

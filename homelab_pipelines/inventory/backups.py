@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from homelab_pipelines.inventory.base import Items, Name, Section, one_kind
+from homelab_pipelines.inventory.base import Items, Name, Section, one_kind, path_from
 from homelab_pipelines.inventory.cron import check_cron, parse_cron
 from homelab_pipelines.inventory.problems import Finding, Path, invalid
 from homelab_pipelines.inventory.secrets import SecretReference
@@ -40,10 +40,10 @@ def _bucket(value: str) -> str:
     match = _BUCKET.fullmatch(value)
     if match is None:
         raise invalid("not a bucket", "write s3://bucket or s3://bucket/prefix; keys go to access_key and secret_key")
-    prefix = (match[2] or "").strip("/")
-    if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+    prefix = (match[2] or "").removesuffix("/")
+    if prefix and any(part in ("", ".", "..") for part in prefix.split("/")):
         raise invalid("a prefix has no empty parts, no . and no ..", "for example s3://bucket/homelab")
-    return value.rstrip("/")
+    return value.removesuffix("/")
 
 
 def _endpoint(value: str) -> str:
@@ -120,7 +120,7 @@ class DirectoryTarget(_Target):
 
     def path(self, base_dir: FilePath) -> FilePath:
         """The folder; `base_dir` is the folder of homelab.yaml, ~ the home of who runs this."""
-        return base_dir / FilePath(self.directory).expanduser()
+        return path_from(base_dir, self.directory)
 
 
 class S3Target(_Target):
@@ -149,7 +149,7 @@ class S3Target(_Target):
     @property
     def prefix(self) -> str:
         """What all keys start with, without a slash at either end; empty for the whole bucket."""
-        return self.s3.removeprefix("s3://").partition("/")[2].strip("/")
+        return self.s3.removeprefix("s3://").partition("/")[2]
 
     @property
     def uses_path_style(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Strict, WithJsonSchema
@@ -21,6 +22,14 @@ class Section(BaseModel):
     """A part of the inventory: unknown keys refused, no silent conversion, not to be changed, values not in errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+def path_from(base_dir: Path, written: str) -> Path:
+    """A path of the inventory: a relative one starts at `base_dir`, the folder of homelab.yaml; ~ is a home directory."""
+    try:
+        return base_dir / Path(written).expanduser()
+    except RuntimeError:
+        return base_dir / written
 
 
 def check_name(value: str) -> str:

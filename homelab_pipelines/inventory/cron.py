@@ -69,9 +69,12 @@ def parse_cron(expression: str) -> Schedule:
         raise invalid(f"a schedule has five fields, here are {len(texts)}", _HINT)
     values = [_field(text, *field) for text, field in zip(texts, _FIELDS, strict=True)]
     minutes, hours, days, months, weekdays = values
-    schedule = Schedule(
-        minutes, hours, days, months, frozenset(day % 7 for day in weekdays), texts[2] == "*", texts[4] == "*"
-    )
+    weekdays = frozenset(day % 7 for day in weekdays)
+    # As in croniter, on which Dagster's scheduler stands: all days spelled out (1-31, */1) are a star where the other
+    # of the two fields holds one.
+    day_is_star = texts[2] == "*" or (len(days) == 31 and "*" in texts[4])
+    weekday_is_star = texts[4] == "*" or (len(weekdays) == 7 and "*" in texts[2])
+    schedule = Schedule(minutes, hours, days, months, weekdays, day_is_star, weekday_is_star)
     if schedule.longest_gap() is None:
         raise invalid("this schedule never comes: no month has such a day", _HINT)
     return schedule

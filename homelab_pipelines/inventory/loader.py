@@ -96,14 +96,15 @@ def _validate(data: dict[str, Any]) -> tuple[Homelab | None, list[Finding]]:
             errors += found if not errors else []
             # A name that is missing at the root is made up, so nothing rests on it.
             wrong += [finding.path for finding in found if finding.path]
-            if not all(_take_out(sound, finding.path) for finding in found):
+            taken_out = [_take_out(sound, finding.path) for finding in found]
+            if True not in taken_out:
                 return None, errors
     between = [finding for finding in findings(homelab) if not _concerns(finding, wrong)]
     return homelab, errors + between
 
 
 def _take_out(data: dict[str, Any], path: Path) -> bool:
-    """Remove what `path` leads to, a whole list for one item; at the root, give the missing name. False: no use."""
+    """Remove what `path` leads to, a whole list for one item; at the root, make up the name. False: nothing changed."""
     keys = list(_keys(path))
     if not keys:
         named = "homelab" in data
@@ -112,8 +113,9 @@ def _take_out(data: dict[str, Any], path: Path) -> bool:
     here: Any = data
     for key in keys[:-1]:
         here = here.get(key, {})
+    present = keys[-1] in here
     here.pop(keys[-1], None)
-    return True
+    return present
 
 
 def _keys(path: Path) -> Iterator[str]:

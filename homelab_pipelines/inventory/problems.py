@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -101,6 +100,8 @@ def noun(value: object) -> str:
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for the nearest of `known`, or an empty text when none is near."""
+    import difflib  # here, so that a sound inventory does not pay for it
+
     choices = {choice.lower(): choice for choice in known}
     near = difflib.get_close_matches(str(given).lower(), choices, n=1, cutoff=0.65)
     return f"did you mean '{choices[near[0]]}'?" if near else ""

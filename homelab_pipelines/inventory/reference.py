@@ -77,7 +77,9 @@ def _type(part: dict[str, Any]) -> str:
     if part.get("title") in ("size", "rate", "duration", "percent"):
         return str(part["title"])
     if choices:
-        return " or ".join(_type(choice) for choice in choices)
+        # A default that is not null can be switched off by null.
+        off = ["`null`"] if {"type": "null"} in part.get("anyOf", ()) and part.get("default") is not None else []
+        return " or ".join([_type(choice) for choice in choices] + off)
     if part.get("type") == "array":
         return f"list of {_type(part['items'])}"
     if part.get("type") == "object":

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from homelab_pipelines.inventory.base import Section
+from homelab_pipelines.inventory.base import Section, path_from
 from homelab_pipelines.inventory.problems import did_you_mean, invalid
 
 LITERAL = "a secret must be a reference, write {env: NAME} or {file: path}"
@@ -81,7 +81,7 @@ class SecretReference(Section):
 
     def path(self, base_dir: Path) -> Path | None:
         """The file, where it is one; `base_dir` is the folder of homelab.yaml."""
-        return base_dir / Path(self.file).expanduser() if self.file else None
+        return path_from(base_dir, self.file) if self.file else None
 
     def read(self, base_dir: Path) -> str:
         """The secret, without one trailing line break; `base_dir` is the folder of homelab.yaml.

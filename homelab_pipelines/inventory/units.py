@@ -51,7 +51,7 @@ def parse_size(value: object) -> int:
 
 
 def _near_size(number: str, unit: str) -> str:
-    if unit.endswith("b"):
+    if unit.endswith("b") and unit[0].isupper():
         return f"a small b is bits; write bytes, for example {number}{unit[:-1]}B"
     same = [known for known in _SIZES if known.lower() == unit.lower()]
     longer = [known for known in _SIZES if known[0].lower() == unit[0].lower() and unit.lower() in ("k", "m", "g", "t")]

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -44,7 +44,7 @@ class PostgresPeer:
     """A running server that listens on 127.0.0.1 (superuser `postgres` with a scram password) and on a socket."""
 
     server: LocalServer
-    password: str
+    password: str = field(repr=False)
     host: str = "127.0.0.1"
     user: str = "postgres"
 

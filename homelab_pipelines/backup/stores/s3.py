@@ -45,7 +45,8 @@ class S3Store:
     `endpoint` None means AWS, or what the AWS configuration names. With `lock`, every object is written under object
     lock in `lock_mode` for that long. The time-outs are seconds; a request is tried `attempts` times, so a server that
     does not answer costs at most `attempts * (connect_timeout + read_timeout)` and a few seconds of waiting; `check`
-    tries at most twice and waits `connect_timeout` for an answer. Memory: one part, 8 to 64 MiB (see `part_bytes`).
+    and the abort of a write try at most twice and wait `connect_timeout` for an answer. Memory: one part, 8 to 64 MiB
+    (see `part_bytes`).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class S3Store:
         self._name, self._endpoint, self._region, self._path_style = name, endpoint, region, path_style
         self._access_key, self._secret_key, self._session_token = access_key, secret_key, session_token
         self._lock, self._lock_mode = lock, lock_mode
+        self._lock_possible: bool | None = None
         self._connect_timeout, self._read_timeout, self._attempts = connect_timeout, read_timeout, attempts
 
     def __repr__(self) -> str:
@@ -82,8 +84,13 @@ class S3Store:
 
     @cached_property
     def client(self) -> S3Client:
-        """The boto3 client for all but `check`."""
+        """The boto3 client for what may take its time."""
         return self._new_client(self._read_timeout, self._attempts)
+
+    @cached_property
+    def quick_client(self) -> S3Client:
+        """The boto3 client for what a dead server must not hold up: `check`, and giving an upload up."""
+        return self._new_client(self._connect_timeout, min(self._attempts, 2))
 
     def _new_client(self, read_timeout: float, attempts: int) -> S3Client:
         import boto3.session
@@ -120,13 +127,11 @@ class S3Store:
     def check(self) -> None:
         """Begin and abort an upload: proves reach, credentials, bucket, permission and object lock, leaves nothing."""
         what = f"checking {self.location('')}"
-        client = self._new_client(self._connect_timeout, min(self._attempts, 2))
+        client = self.quick_client
         address: dict[str, Any] = {"Bucket": self.bucket, "Key": self.full_key(_PROBE)}
         with self.explained(what):
             client.list_objects_v2(Bucket=self.bucket, Prefix=self._root(), MaxKeys=1)
-            if self._lock and not self._bucket_locks(client):
-                why = f"`lock` is set, and the bucket {self.bucket} has no object lock"
-                raise StoreRefused(what, why, _LOCK_NEXT)
+            self._lock_possible = self._bucket_locks(client) if self._lock else None
             upload = client.create_multipart_upload(**address, ChecksumAlgorithm="CRC32", **self.lock_arguments())
             client.abort_multipart_upload(**address, UploadId=upload["UploadId"])
 
@@ -251,7 +256,7 @@ class S3Store:
 
         with self.explained(f"aborting the upload of s3://{self.bucket}/{full_key}"):
             try:
-                self.client.abort_multipart_upload(Bucket=self.bucket, Key=full_key, UploadId=upload_id)
+                self.quick_client.abort_multipart_upload(Bucket=self.bucket, Key=full_key, UploadId=upload_id)
             except ClientError as error:
                 if _code(error) != "NoSuchUpload":
                     raise
@@ -269,9 +274,18 @@ class S3Store:
         return full
 
     def lock_arguments(self) -> dict[str, Any]:
-        """What a write adds to ask for object lock; empty without `lock`."""
+        """What a write adds to ask for object lock; empty without `lock`. Raises StoreRefused if the bucket has none.
+
+        Some servers refuse such a write only after they stored the object, so the bucket is asked first.
+        """
         if not self._lock:
             return {}
+        what = f"locking objects in {self.location('')}"
+        if self._lock_possible is None:
+            with self.explained(what):
+                self._lock_possible = self._bucket_locks(self.client)
+        if not self._lock_possible:
+            raise StoreRefused(what, f"`lock` is set, and the bucket {self.bucket} has no object lock", _LOCK_NEXT)
         return {"ObjectLockMode": self._lock_mode, "ObjectLockRetainUntilDate": datetime.now(UTC) + self._lock}
 
     @contextmanager
@@ -288,6 +302,10 @@ class S3Store:
             raise explain_answer(error, what, self._secret_key) from None
         except BotoCoreError as error:
             raise explain_silence(error, what, self._host(), self._secret_key) from None
+        except RecursionError:
+            # botocore follows a redirect without a region by a request that is redirected, and so on.
+            why = f"{self._host()} redirects every request, as a web page does"
+            raise StoreRefused(what, why, "correct the endpoint: https:// for http://, or the port of S3") from None
         except (HTTPError, OSError) as error:
             # While a body is read, urllib3's own errors come through.
             raise explain_silence(HTTPClientError(error=error), what, self._host(), self._secret_key) from None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import math
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRefused, StoreUnavailable
 
@@ -22,20 +23,20 @@ MIB = 1 << 20
 MAX_PARTS = 10_000
 MIN_PART = 8 * MIB
 MAX_PART = 64 * MIB
-_HINTED_PARTS = 9_000
-_UNHINTED_PARTS = 1_000
+_HINTED_PARTS = 5_000
 _GROWTH_EVERY = 1_000
 
 
 def part_bytes(number: int, expected_bytes: int = 0) -> int:
     """The size in bytes of part `number` (from 1) of an object that is expected to have `expected_bytes`.
 
-    With a hint, parts are equal (some servers insist) as long as the object is not much larger than that; without one
-    they start at 8 MiB. Beyond, they double every 1,000 parts up to 64 MiB, the most ever held in memory. 10,000 parts
-    thus hold at least 492 GiB without a hint and at most 625 GiB.
+    Parts are equal, as some servers insist, for the first 1,000 and up to a fifth more than expected (in at most 5,000
+    parts, unless that takes more than 64 MiB each). Beyond, they double every 1,000 parts up to 64 MiB, the most ever
+    held in memory. 10,000 parts thus hold 492 GiB without a hint, at least 270 GiB with any hint, at most 625 GiB.
     """
-    first = min(max(math.ceil(expected_bytes * 1.2 / _HINTED_PARTS), MIN_PART), MAX_PART)
-    equal = _HINTED_PARTS if expected_bytes else _UNHINTED_PARTS
+    hoped = math.ceil(expected_bytes * 1.2)
+    first = min(max(math.ceil(hoped / _HINTED_PARTS), MIN_PART), MAX_PART)
+    equal = max(_GROWTH_EVERY, math.ceil(hoped / first))
     doublings = 0 if number <= equal else 1 + (number - equal - 1) // _GROWTH_EVERY
     return min(first << doublings, MAX_PART)
 
@@ -46,7 +47,9 @@ class S3Writer:
     def __init__(self, store: S3Store, key: str, expected_bytes: int) -> None:
         self._store, self._key, self._expected = store, key, expected_bytes
         self._what = f"writing {store.location(key)}"
-        self._buffer = bytearray()
+        # A file, which urllib3 sends in small pieces: without TLS the time-out holds for each send, and a part sent in
+        # one piece would have to go out within it.
+        self._part = io.BytesIO()
         self._bytes = 0
         self._parts: list[CompletedPartTypeDef] = []
         self._part_checksums = b""
@@ -59,12 +62,11 @@ class S3Writer:
         with memoryview(data) as view, view.cast("B") as rest:
             taken = 0
             while taken < len(rest):
-                room = part_bytes(len(self._parts) + 1, self._expected) - len(self._buffer)
+                room = part_bytes(len(self._parts) + 1, self._expected) - self._part.tell()
                 if room == 0:
                     self._send_part()
                     continue
-                self._buffer += rest[taken : taken + room]
-                taken += min(room, len(rest) - taken)
+                taken += self._part.write(rest[taken : taken + room])
 
     def commit(self) -> None:
         if self._done:
@@ -75,10 +77,10 @@ class S3Writer:
         except BackupError:
             self.abort()
             raise
-        self._upload_id, self._done, self._buffer = None, True, bytearray()
+        self._upload_id, self._done, self._part = None, True, io.BytesIO()
 
     def abort(self) -> None:
-        self._done, self._buffer = True, bytearray()
+        self._done, self._part = True, io.BytesIO()
         if self._upload_id:
             # Should the server be away, `sweep` finds the upload later.
             with suppress(BackupError):
@@ -97,14 +99,13 @@ class S3Writer:
                         **self._address(), ChecksumAlgorithm="CRC32", **self._store.lock_arguments()
                     )
                 self._upload_id = answer["UploadId"]
-            checksum = zlib.crc32(self._buffer).to_bytes(4, "big")
-            encoded = base64.b64encode(checksum).decode()
+            size, checksum, encoded = self._rewind()
             with self._store.explained(self._what):
                 part = self._store.client.upload_part(
                     **self._address(),
                     UploadId=self._upload_id,
                     PartNumber=number,
-                    Body=self._body(),
+                    Body=self._part,
                     ChecksumCRC32=encoded,
                 )
             self._confirm(part, encoded)
@@ -113,21 +114,20 @@ class S3Writer:
             raise
         self._parts.append({"PartNumber": number, "ETag": part["ETag"], "ChecksumCRC32": encoded})
         self._part_checksums += checksum
-        self._bytes += len(self._buffer)
-        self._buffer = bytearray()
+        self._bytes += size
+        self._part = io.BytesIO()
 
     def _put_whole(self) -> str:
-        encoded = base64.b64encode(zlib.crc32(self._buffer).to_bytes(4, "big")).decode()
+        self._bytes, _, encoded = self._rewind()
         with self._store.explained(self._what):
             answer = self._store.client.put_object(
-                **self._address(), Body=self._body(), ChecksumCRC32=encoded, **self._store.lock_arguments()
+                **self._address(), Body=self._part, ChecksumCRC32=encoded, **self._store.lock_arguments()
             )
         self._confirm(answer, encoded)
-        self._bytes = len(self._buffer)
         return encoded
 
     def _finish_parts(self) -> str:
-        if self._buffer:
+        if self._part.tell():
             self._send_part()
         try:
             with self._store.explained(self._what):
@@ -146,8 +146,11 @@ class S3Writer:
         """Raise unless the server says that it holds what was sent: by CRC32, or by MD5 as the ETag."""
         said = answer.get("ChecksumCRC32")
         tag = str(answer.get("ETag", "")).strip('"')
-        if said == checksum or (not said and tag == hashlib.md5(self._buffer, usedforsecurity=False).hexdigest()):
+        if said == checksum:
             return
+        with self._part.getbuffer() as data:
+            if not said and tag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+                return
         if said:
             raise StoreUnavailable(self._what, f"the server holds CRC32 {said}, sent was {checksum}", "try again")
         why = "the server confirmed what it holds neither by CRC32 nor by MD5"
@@ -166,11 +169,17 @@ class S3Writer:
             said = None  # a server that made a checksum of the whole, which parts cannot be compared with
         if held["ContentLength"] != self._bytes or (said and said != checksum):
             why = f"the server holds {held['ContentLength']} bytes (CRC32 {said}), sent were {self._bytes} ({checksum})"
+            with suppress(BackupError):
+                self._store.delete(self._key)
             raise StoreUnavailable(self._what, why, next_step)
 
-    def _body(self) -> bytes:
-        # boto3 takes a bytearray as it is; its type stubs do not know. A copy would double the memory.
-        return cast("bytes", self._buffer)
+    def _rewind(self) -> tuple[int, bytes, str]:
+        """Set the part to its start; its size, its CRC32 as bytes, and that in Base64."""
+        size = self._part.tell()
+        self._part.seek(0)
+        with self._part.getbuffer() as data:
+            checksum = zlib.crc32(data).to_bytes(4, "big")
+        return size, checksum, base64.b64encode(checksum).decode()
 
     def _address(self) -> dict[str, Any]:
         return {"Bucket": self._store.bucket, "Key": self._store.full_key(self._key)}

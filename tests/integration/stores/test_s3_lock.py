@@ -58,8 +58,9 @@ def test_lock_on_a_bucket_without_it_is_refused_with_what_to_do(s3_server: S3Ser
         store.check()
     assert "has no object lock" in str(caught.value)
     assert "create a bucket with object lock" in caught.value.next_step
+    store = s3_store(s3_server, s3_bucket, lock=timedelta(days=30))
     for size in (1, 9 * MIB):
-        with pytest.raises(StoreRefused, match="ObjectLock"):
+        with pytest.raises(StoreRefused, match="has no object lock"):
             put(store, "a/b", bytes(size))
     assert list(store.scan()) == []
     assert s3_server.unfinished_uploads(s3_bucket) == []

@@ -110,6 +110,16 @@ def test_installations_wrapper_script_on_path_is_not_taken_for_a_program(
     assert not {tmp_path, tmp_path / "share"} & {each.bin for each in installations()}
 
 
+def test_installations_unreadable_folders_on_path_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "round").mkdir()
+    (tmp_path / "round/postgres").symlink_to(tmp_path / "round/postgres")
+    real = fake(tmp_path, "13.7")
+    monkeypatch.setenv("PATH", f"/{'too-long' * 99}:{tmp_path / 'round'}:{real}")
+    assert real in [each.bin for each in installations()]
+
+
 def test_installations_client_without_server_is_found_as_client_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

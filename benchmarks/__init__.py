@@ -1,0 +1,1 @@
+"""Measurements against peers, each one command; their results stand in RESULTS.md."""

@@ -1,0 +1,28 @@
+"""How an engine's error becomes a Dagster failure: a message to act on, retried only where that can help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.inventory.problems import InventoryInvalid
+
+NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+
+@contextmanager
+def failing_clearly() -> Iterator[None]:
+    """Turn engine errors into `dagster.Failure`, without a traceback into the engine."""
+    try:
+        yield
+    except BackupError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"what": error.what, "why": error.why, "next": error.next_step or "-"},
+            allow_retries=error.retryable,
+        ) from None
+    except InventoryInvalid as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from None

@@ -1,0 +1,252 @@
+"""`database_backup/<name>` and `database_globals/<server>`: one backup on every target, restored and found equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from homelab_pipelines.assets.common import GROUP, asset_kinds, identifier, pool
+from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
+from homelab_pipelines.assets.markdown import table
+from homelab_pipelines.backup.capture import CaptureResult, capture_database, capture_globals
+from homelab_pipelines.backup.configured import ConfiguredBackups
+from homelab_pipelines.backup.layout import Source
+from homelab_pipelines.backup.manifest import Proof
+from homelab_pipelines.backup.server import databases, selected
+from homelab_pipelines.backup.verify import verify_backup
+from homelab_pipelines.inventory.backups import S3Target
+from homelab_pipelines.inventory.model import Homelab
+from homelab_pipelines.resources.backups import BackupsResource
+
+RESTORABLE = "restorable"
+RESTORE_TIME = "restored_within_promise"
+EVERY_TARGET = "on_every_target"
+EVERY_DATABASE = "every_database_is_backed_up"
+
+
+def backup_key(instance: str, source: Source) -> dg.AssetKey:
+    """The asset key of a source's backup."""
+    return dg.AssetKey(
+        ["database_globals", source.server] if source.database is None else ["database_backup", instance]
+    )
+
+
+def backup_assets(
+    instance: str, source: Source, homelab: Homelab
+) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
+    """The backup of one source, and the check that restores it."""
+    key = backup_key(instance, source)
+    promise = homelab.backups.promise
+    is_globals = source.database is None
+    stores = {"s3" if isinstance(target, S3Target) else "file" for target in homelab.backups.targets.values()}
+    checks = [
+        dg.AssetCheckSpec(EVERY_TARGET, asset=key, description="Every target of the inventory holds this backup.")
+    ]
+    if is_globals:
+        what = f"Roles, memberships and tablespaces of server `{source.server}`."
+        checks.append(
+            dg.AssetCheckSpec(
+                EVERY_DATABASE,
+                asset=key,
+                description="Every database that the server has and the inventory chooses has an asset.",
+            )
+        )
+    else:
+        what = f"Database `{source.database}` of server `{source.server}`, dumped once to every target."
+
+    @dg.multi_asset(
+        name=f"database_backup__{identifier(source)}",
+        specs=[
+            dg.AssetSpec(
+                key,
+                deps=[] if is_globals else [dg.AssetKey(["database", instance])],
+                group_name=GROUP,
+                kinds=asset_kinds("postgres", *sorted(stores)),
+                owners=[homelab.owner] if homelab.owner else None,
+                description=what,
+                freshness_policy=dg.FreshnessPolicy.time_window(fail_window=promise.age),
+                metadata={"source": source.id},
+            )
+        ],
+        check_specs=checks,
+        retry_policy=NETWORK_RETRIES,
+        pool=pool(source.server),
+    )
+    def database_backup(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[Any]:
+        with failing_clearly():
+            configured = backups.open()
+            progress = _Progress(context)
+            connection, options = configured.connection(source.server), configured.capture_options(source.server)
+            if source.database is None:
+                result = capture_globals(connection, configured.targets(), options, progress)
+            else:
+                result = capture_database(connection, source.database, configured.targets(), options, progress)
+        yield dg.MaterializeResult(asset_key=key, metadata=_metadata(result))
+        yield _every_target(key, result)
+        if is_globals:
+            with failing_clearly():
+                yield _every_database(key, configured, source.server)
+
+    @dg.multi_asset_check(
+        name=f"restorable__{identifier(source)}",
+        specs=[
+            dg.AssetCheckSpec(
+                RESTORABLE,
+                asset=key,
+                blocking=True,
+                description="The newest backup was restored and found equal to its source; every copy was re-read.",
+            ),
+            dg.AssetCheckSpec(
+                RESTORE_TIME, asset=key, description=f"The restore took at most {_minutes(promise.restore_within)}."
+            ),
+        ],
+        retry_policy=NETWORK_RETRIES,
+    )
+    def restorable(context: dg.AssetCheckExecutionContext, backups: BackupsResource) -> Iterator[dg.AssetCheckResult]:
+        with failing_clearly():
+            configured = backups.open()
+            copies = configured.copies(source)
+            proofs = (
+                verify_backup(
+                    copies,
+                    configured.identities(),
+                    configured.scratch_choice(source.server),
+                    progress=_Progress(context),
+                )
+                if copies
+                else []
+            )
+        yield from _verdict(key, proofs, promise.restore_within)
+
+    return database_backup, restorable
+
+
+def _metadata(result: CaptureResult) -> Mapping[str, Any]:
+    manifest = result.manifest
+    content = sum(stored.content_bytes for stored in manifest.objects)
+    seconds = manifest.duration.total_seconds()
+    return {
+        "backup_id": manifest.id,
+        "bytes": manifest.bytes,
+        "content_bytes": content,
+        "ratio": round(content / manifest.bytes, 3),
+        "duration_seconds": round(seconds, 3),
+        "throughput_bytes_per_second": round(content / seconds) if seconds else 0,
+        "rows": manifest.evidence.rows,
+        "tables": len(manifest.evidence.tables),
+        "server_version": manifest.server_version,
+        "schema_fingerprint": manifest.evidence.schema_fingerprint,
+        "taken_at": dg.MetadataValue.timestamp(manifest.taken_at),
+        "copies": table(
+            ["target", "where", "note"],
+            [
+                *(
+                    (name, where, "filled from another copy" if name in result.filled else "")
+                    for name, where in result.written.items()
+                ),
+                *((name, "**missing**", reason) for name, reason in result.missed.items()),
+            ],
+        ),
+        "evidence": table(
+            ["table", "rows", "content hash"],
+            [
+                (each.name, "derived" if each.rows is None else each.rows, each.content_hash or "not taken")
+                for each in manifest.evidence.tables
+            ],
+        ),
+        "not_carried": table(["what", "why"], [(each.what, each.why) for each in manifest.not_carried]),
+    }
+
+
+def _every_target(key: dg.AssetKey, result: CaptureResult) -> dg.AssetCheckResult:
+    missed = "; ".join(f"{name}: {reason}" for name, reason in result.missed.items())
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=EVERY_TARGET,
+        passed=not result.missed,
+        description=f"missing on {missed}. Next: mend the target, then homelab backup" if missed else None,
+        metadata={"copies": len(result.written), "missing": len(result.missed)},
+    )
+
+
+def _every_database(key: dg.AssetKey, configured: ConfiguredBackups, server: str) -> dg.AssetCheckResult:
+    """Compare what the server has now with what the asset graph was built from."""
+    entry = configured.server(server)
+    present = databases(configured.connection(server))
+    chosen = selected(present, entry.include, entry.exclude)
+    covered = set(configured.known_databases().get(server, []))
+    missing, gone = sorted(set(chosen) - covered), sorted(covered - set(chosen))
+    lines = [f"no backup of {name!r} yet" for name in missing] + [f"{name!r} is gone from the server" for name in gone]
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=EVERY_DATABASE,
+        passed=not lines,
+        description=f"{'; '.join(lines)}. Next: homelab discover, then reload the code location" if lines else None,
+        metadata={
+            "backed_up": len(chosen) - len(missing),
+            "left_out": table(
+                ["database", "why"],
+                [(name, "not chosen by include and exclude") for name in present if name not in chosen],
+            ),
+        },
+    )
+
+
+def _verdict(key: dg.AssetKey, proofs: list[Proof], within: timedelta) -> Iterator[dg.AssetCheckResult]:
+    equal = bool(proofs) and all(proof.result == "equal" for proof in proofs)
+    lines = [f"{proof.target}: {proof.result}: {line}" for proof in proofs for line in proof.differences]
+    restored = next(
+        (proof for proof in proofs if proof.method == "restored" and proof.restore_seconds is not None), None
+    )
+    seconds = restored.restore_seconds if restored and restored.restore_seconds is not None else None
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name=RESTORABLE,
+        passed=equal,
+        description=(
+            f"restored and equal: {proofs[0].id} in {seconds or 0:.1f} s"
+            if equal
+            else "; ".join(lines[:5]) or "no target holds a backup. Next: homelab backup"
+        ),
+        metadata={
+            "backup_id": proofs[0].id if proofs else "none",
+            "restore_seconds": float(seconds or 0),
+            "compare_seconds": float((restored.compare_seconds if restored else None) or 0),
+            "scratch": (restored.scratch if restored else None) or "none",
+            "copies": table(["target", "result", "how"], [(p.target, p.result, p.method) for p in proofs]),
+            "differences": table(["what differs"], [(line,) for line in lines]),
+            "notes": table(["note"], [(note,) for note in (restored.notes if restored else [])]),
+        },
+    )
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name=RESTORE_TIME,
+        passed=seconds is not None and seconds <= within.total_seconds(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{seconds:.1f} s of {_minutes(within)} promised" if seconds is not None else "nothing was restored"
+        ),
+        metadata={"restore_seconds": float(seconds or 0)},
+    )
+
+
+def _minutes(duration: timedelta) -> str:
+    return f"{duration.total_seconds() / 60:g} min"
+
+
+class _Progress:
+    """Reports a step when it begins, and a stream at every tenth of it, to the run's log."""
+
+    def __init__(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> None:
+        self._log = context.log
+        self._last: tuple[str, int] = ("", -1)
+
+    def __call__(self, step: str, done: int, expected: int) -> None:
+        kind = "recording" if step.startswith("recording ") else step
+        tenth = min(10, done * 10 // expected) if expected else 0
+        if (kind, tenth) != self._last and (kind != self._last[0] or tenth > self._last[1]):
+            self._last = (kind, tenth)
+            self._log.info(f"{kind}: {done / 1e6:.0f} of {expected / 1e6:.0f} MB" if expected else kind)

@@ -1,0 +1,255 @@
+"""The `homelab` command: thin, over the same engines and assets. Imports lazily: only `backup` pays for Dagster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+_FROM = click.option("--from", "stores", multiple=True, metavar="STORE", help="A folder or s3://bucket/prefix.")
+_ENDPOINT = click.option("--endpoint", metavar="URL", help="The S3 server's address, with --from s3://…")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="homelab-pipelines")
+@click.option("--inventory", type=click.Path(path_type=Path), help="Default: $HOMELAB_INVENTORY, else ./homelab.yaml.")
+@click.option(
+    "--home", type=click.Path(path_type=Path), help="Folder of state. Default: $HOMELAB_HOME, else .homelab/."
+)
+def homelab(inventory: Path | None, home: Path | None) -> None:
+    """Backups that were restored, and the rest of a homelab's way from Compose files to GitOps."""
+    import os
+
+    from homelab_pipelines.backup.configured import HOME_VARIABLE, INVENTORY_VARIABLE
+
+    if inventory is not None:
+        os.environ[INVENTORY_VARIABLE] = str(inventory.absolute())
+    if home is not None:
+        os.environ[HOME_VARIABLE] = str(home.absolute())
+
+
+@homelab.command()
+@click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as homelab.yaml.old.")
+def init(force: bool) -> int:
+    """Write a commented homelab.yaml to start from."""
+    from homelab_pipelines.backup.configured import inventory_path
+    from homelab_pipelines.inventory.template import commented_template
+
+    path = inventory_path()
+    if path.exists():
+        if not force:
+            click.echo(f"{path} is there already\n  next: edit it, or homelab init --force", err=True)
+            return 1
+        path.rename(path.with_name(path.name + ".old"))
+    path.write_text(commented_template())
+    click.echo(f"wrote {path}\n  next: fill it in, then homelab check", err=True)
+    return 0
+
+
+@homelab.command()
+@click.option("--connect", is_flag=True, help="Also ask every server and target, and look for fitting programs.")
+@_JSON
+def check(connect: bool, as_json: bool) -> int:
+    """Say everything that is wrong in homelab.yaml, with line and column."""
+    from dataclasses import asdict
+
+    from homelab_pipelines.backup.configured import inventory_path
+    from homelab_pipelines.commands.output import print_json, say
+    from homelab_pipelines.inventory.loader import check as problems_of
+
+    path = inventory_path()
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    problems = problems_of(shown)
+    if as_json:
+        print_json([asdict(problem) for problem in problems])
+    else:
+        for problem in problems:
+            say(str(problem))
+    if not problems and connect:
+        from homelab_pipelines.commands.connecting import check_connections
+
+        return check_connections()
+    if not problems and not as_json:
+        say(f"{shown}: no mistakes found")
+    return 2 if problems else 0
+
+
+@homelab.command()
+def schema() -> int:
+    """Print the JSON Schema of homelab.yaml, for editors."""
+    from homelab_pipelines.commands.output import print_json
+    from homelab_pipelines.inventory.schema import json_schema
+
+    print_json(json_schema())
+    return 0
+
+
+@homelab.command()
+@_JSON
+def discover(as_json: bool) -> int:
+    """Ask the servers for their databases, so that each becomes an asset."""
+    from homelab_pipelines.backup.configured import ConfiguredBackups
+    from homelab_pipelines.commands.output import print_json, say
+
+    found = ConfiguredBackups.from_environment().discover()
+    if as_json:
+        print_json(found)
+    else:
+        for server, names in found.items():
+            say(f"{server}: {', '.join(names) or 'no database is chosen'}")
+    return 0
+
+
+@homelab.command("mark-target")
+@click.argument("name")
+def mark_target(name: str) -> int:
+    """Put the marker file on a mounted target, which require_mount looks for. Once, while it is mounted."""
+    from homelab_pipelines.backup.configured import ConfiguredBackups
+    from homelab_pipelines.backup.stores.directory import DirectoryStore
+
+    configured = ConfiguredBackups.from_environment()
+    store = configured.store(name) if name in configured.homelab.backups.targets else None
+    if not isinstance(store, DirectoryStore):
+        click.echo(f"{name!r} is not a directory target of the inventory", err=True)
+        return 2
+    store.mark()
+    click.echo(f"marked {store.location('')}", err=True)
+    return 0
+
+
+@homelab.command()
+@click.option("--port", default=3000, show_default=True, envvar="PORT", help="The Dagster UI's port on 127.0.0.1.")
+@click.option("--run/--no-run", default=True, help="Run the nightly job when no fresh proven backup is there.")
+@click.option("--stay/--no-stay", default=True, help="Stay until Ctrl-C, or end at once after the first run.")
+def up(port: int, run: bool, stay: bool) -> int:
+    """Start Dagster (and, without a homelab.yaml, the demo homelab), run the first backup, show the proof."""
+    from homelab_pipelines.backup.configured import inventory_path, state_home
+    from homelab_pipelines.commands.up import bring_up
+    from homelab_pipelines.local_deployment import Deployment
+
+    return bring_up(Deployment(inventory_path(), state_home(), port), run, stay)
+
+
+@homelab.command()
+@click.argument("names", nargs=-1)
+@_JSON
+def backup(names: tuple[str, ...], as_json: bool) -> int:
+    """Back up and prove the named databases, or all, as a Dagster run."""
+    from homelab_pipelines.commands.runs import back_up
+
+    return back_up(names, as_json)
+
+
+@homelab.command()
+@click.argument("name", required=False)
+@_FROM
+@_ENDPOINT
+@_JSON
+def backups(name: str | None, stores: tuple[str, ...], endpoint: str | None, as_json: bool) -> int:
+    """List backups: when, how large, where, and when they were last proven."""
+    from homelab_pipelines.commands.listing import list_backups
+
+    return list_backups(name, stores, endpoint, as_json)
+
+
+@homelab.command()
+@click.argument("name", required=False)
+@click.option("--id", "backup_id", metavar="ID", help="Not the newest, but this one.")
+@_JSON
+def verify(name: str | None, backup_id: str | None, as_json: bool) -> int:
+    """Restore the newest backup of NAME, or of every database, into a scratch server and compare."""
+    from homelab_pipelines.commands.proving import verify_backups
+
+    if backup_id and not name:
+        raise click.UsageError("--id needs the NAME of the database")
+    return verify_backups(name, backup_id, as_json)
+
+
+@homelab.command()
+@click.argument("name")
+@click.option("--id", "backup_id", metavar="ID", help="Not the newest, but this one.")
+@_FROM
+@_ENDPOINT
+@click.option("--into", metavar="DSN", help="postgresql://user@host/new_database; the password from PGPASSWORD.")
+@click.option("--new-database", metavar="NAME", help="On the server that the inventory names for this backup.")
+@click.option("--replace", is_flag=True, help="Over an existing database, which is renamed aside.")
+@click.option("--identity", type=click.Path(), help="File of the age identity. Default: the inventory's.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Parallel connections.")
+@click.option("--roles/--no-roles", default=True, help="Create roles that the server lacks.")
+@click.option("--check/--no-check", default=True, help="Compare the restored copy with the backup's evidence.")
+@click.option("--scratch", type=click.Path(path_type=Path), help="Folder to unpack into. Default: the temporary one.")
+@_JSON
+def restore(
+    name: str,
+    backup_id: str | None,
+    stores: tuple[str, ...],
+    endpoint: str | None,
+    into: str | None,
+    new_database: str | None,
+    replace: bool,
+    identity: str | None,
+    jobs: int,
+    roles: bool,
+    check: bool,
+    scratch: Path | None,
+    as_json: bool,
+) -> int:
+    """Restore a backup of NAME. With --from, --into and --identity no homelab.yaml is needed."""
+    from homelab_pipelines.backup.restore import RestoreOptions
+    from homelab_pipelines.commands.proving import restore_backup
+
+    if (into is None) == (new_database is None):
+        raise click.UsageError("say where to: --into DSN or --new-database NAME")
+    options = RestoreOptions(replace=replace, roles=roles, jobs=jobs, check=check, folder=scratch)
+    return restore_backup(name, backup_id, stores, endpoint, into, new_database, identity, options, as_json)
+
+
+@homelab.command()
+@click.option("--dry-run", is_flag=True, help="Explain every keep and drop, delete nothing.")
+@_JSON
+def prune(dry_run: bool, as_json: bool) -> int:
+    """Delete what the retention policy lets go and proof allows; sweep what killed runs left."""
+    from homelab_pipelines.commands.listing import prune_targets
+
+    return prune_targets(dry_run, as_json)
+
+
+def main() -> None:
+    """Run the command: 0 when all that was asked was done, 1 when not, 2 for a wrong call or inventory, 130 for Ctrl-C."""
+    run: Callable[..., Any] = homelab.main
+    try:
+        status = run(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        status = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except Exception as error:  # noqa: BLE001 (what is not expected is raised again)
+        status = _explain(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Say an expected error as its message; anything else is a fault of ours and keeps its traceback."""
+    from homelab_pipelines.backup.errors import BackupError
+    from homelab_pipelines.inventory.problems import InventoryInvalid
+    from homelab_pipelines.inventory.secrets import SecretError
+    from homelab_pipelines.local_deployment import DeploymentFailed
+
+    if isinstance(error, (BackupError, SecretError, DeploymentFailed, OSError)):
+        click.echo(str(error), err=True)
+        return 1
+    if isinstance(error, InventoryInvalid):
+        click.echo(str(error), err=True)
+        return 2
+    raise error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""`homelab verify` and `homelab restore`: no Dagster, and for a restore no inventory either."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from homelab_pipelines.backup.configured import ConfiguredBackups
+from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.errors import BackupError, KeyMissing, ObjectMissing, RestoreFailed
+from homelab_pipelines.backup.layout import Source
+from homelab_pipelines.backup.manifest import BackupRecord, Proof
+from homelab_pipelines.backup.records import list_store, newest, read_backup
+from homelab_pipelines.backup.restore import RestoreOptions, restore_database
+from homelab_pipelines.backup.stores.base import BackupStore
+from homelab_pipelines.backup.unpack import parse_identities
+from homelab_pipelines.backup.verify import verify_backup
+from homelab_pipelines.commands.listing import open_stores
+from homelab_pipelines.commands.output import print_json, progress_bar, say, show
+from homelab_pipelines.report import readable_bytes
+
+
+def verify_backups(name: str | None, backup_id: str | None, as_json: bool) -> int:
+    """Restore and compare the newest backup of one source, or of each; 0 only when every copy is proven."""
+    configured = ConfiguredBackups.from_environment()
+    if name is None:
+        servers = configured.homelab.databases
+        sources = [*configured.instances().values(), *(Source(server, None) for server in servers)]
+    else:
+        sources = [_known(configured, name)]
+    proofs: list[Proof] = []
+    failed = False
+    for source in sources:
+        copies = configured.copies(source, backup_id)
+        if not copies:
+            wanted = f"backup {backup_id}" if backup_id else "a backup"
+            say(f"{source.id}: no target holds {wanted}\n  next: homelab backup")
+            failed = True
+            continue
+        try:
+            with progress_bar(source.id) as progress:
+                proofs += verify_backup(
+                    copies, configured.identities(), configured.scratch_choice(source.server), progress=progress
+                )
+        except BackupError as error:
+            say(str(error))
+            failed = True
+    if as_json:
+        print_json([proof.model_dump(mode="json") for proof in proofs])
+    else:
+        _show_proofs(proofs)
+    return 1 if failed or any(proof.result != "equal" for proof in proofs) else 0
+
+
+def restore_backup(
+    name: str,
+    backup_id: str | None,
+    addresses: tuple[str, ...],
+    endpoint: str | None,
+    into: str | None,
+    new_database: str | None,
+    identity: str | None,
+    options: RestoreOptions,
+    as_json: bool,
+) -> int:
+    """Restore a backup; 0 only when the restored copy was found equal (or was not to be compared)."""
+    store, record = _find(name, backup_id, open_stores(addresses, endpoint))
+    connection, database = _destination(record, into, new_database)
+    identities = _identities(record, identity)
+    with progress_bar(f"restoring {record.manifest.source}") as progress:
+        result = restore_database(connection, database, store, record, identities, options, progress)
+    if as_json:
+        print_json(
+            {
+                "source": record.manifest.source,
+                "id": record.manifest.id,
+                "database": result.database,
+                "restore_seconds": round(result.seconds, 3),
+                "equal": not result.differences if options.check else None,
+                "differences": result.differences,
+                "notes": result.notes,
+                "replaced": result.replaced,
+            }
+        )
+    else:
+        checked = "found equal to its source" if options.check and not result.differences else "restored"
+        say(
+            f"{record.manifest.source} of {record.manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+            f" ({readable_bytes(record.manifest.bytes)}) is now database {result.database!r}:"
+            f" {checked}, in {result.seconds:.1f} s"
+        )
+        for note in result.notes:
+            say(f"  note: {note}")
+        if result.replaced:
+            say(f"  the former database is {result.replaced!r}; once you are sure: dropdb {result.replaced}")
+    for line in result.differences:
+        say(f"  differs: {line}")
+    return 1 if result.differences else 0
+
+
+def _known(configured: ConfiguredBackups, name: str) -> Source:
+    source = configured.find_source(name)
+    if source is None:
+        known = ", ".join([*configured.instances(), *(f"{server}/@globals" for server in configured.homelab.databases)])
+        raise ObjectMissing(f"finding {name!r}", f"the inventory has {known or 'no database'}", "homelab discover")
+    return source
+
+
+def _find(name: str, backup_id: str | None, stores: list[BackupStore]) -> tuple[BackupStore, BackupRecord]:
+    """The newest undamaged backup of what `name` means, or the one asked for, on the first store that has it."""
+    errors, found = [], []
+    for store in stores:
+        try:
+            source_id = _source_in(store, name)
+            if source_id is None:
+                continue
+            if backup_id is not None:
+                found.append((store, read_backup(store, source_id, backup_id)))
+            elif (record := newest(r for r in list_store(store, source_id).backups if not r.damage)) is not None:
+                found.append((store, record))
+        except BackupError as error:
+            errors.append(str(error))
+    if found:
+        return max(found, key=lambda pair: pair[1].taken_at)
+    places = ", ".join(store.name for store in stores) or "no store"
+    wanted = f"backup {backup_id} of {name!r}" if backup_id else f"a whole backup of {name!r}"
+    if errors:
+        raise RestoreFailed(f"finding {wanted}", "; ".join(errors), "homelab backups")
+    raise ObjectMissing(f"finding {wanted}", f"there is none in {places}", "homelab backups")
+
+
+def _source_in(store: BackupStore, name: str) -> str | None:
+    """The source id that a person means by `name` in a store: itself, or the database's name where that is unique."""
+    ids = sorted({"/".join(listed.key.split("/")[:2]) for listed in store.scan() if listed.key.count("/") == 3})
+    if name in ids:
+        return name
+    matching = [each for each in ids if name in (Source.parse(each).database, each.partition("/")[2])]
+    if len(matching) > 1:
+        raise RestoreFailed(f"finding {name!r} in {store.name}", f"it may be {' or '.join(matching)}", "say which")
+    return matching[0] if matching else None
+
+
+def _destination(record: BackupRecord, into: str | None, new_database: str | None) -> tuple[Connection, str]:
+    """The server and the database's name there."""
+    if into is None:
+        configured = ConfiguredBackups.from_environment()
+        server = Source.parse(record.manifest.source).server
+        if server not in configured.homelab.databases:
+            raise RestoreFailed(
+                f"restoring {record.manifest.source}", f"the inventory has no server {server!r}", "name one: --into DSN"
+            )
+        return configured.connection(server), str(new_database)
+    try:
+        parts: dict[str, Any] = conninfo_to_dict(into)
+    except ProgrammingError as error:
+        raise RestoreFailed("reading --into", str(error).strip(), "postgresql://user@host:5432/new_database") from None
+    database = parts.get("dbname")
+    if not database:
+        raise RestoreFailed("reading --into", "it names no database", "postgresql://user@host:5432/new_database")
+    place = Direct(
+        str(parts.get("host") or os.environ.get("PGHOST") or _socket_folder()),
+        int(parts.get("port") or os.environ.get("PGPORT") or 5432),
+        str(parts.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"),
+    )
+    user = str(parts.get("user") or os.environ.get("PGUSER") or "postgres")
+    password = parts.get("password") or os.environ.get("PGPASSWORD")
+    return Connection(str(place), place, user, str(password) if password else None), str(database)
+
+
+def _socket_folder() -> str:
+    return next((each for each in ("/var/run/postgresql", "/tmp") if Path(each).is_dir()), "localhost")  # noqa: S108
+
+
+def _identities(record: BackupRecord, identity: str | None) -> list[Any]:
+    if not record.manifest.recipients:
+        return []
+    if identity is None:
+        return ConfiguredBackups.from_environment().identities()
+    try:
+        return parse_identities(Path(identity).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyMissing(f"reading {identity}", str(error), "give the file that age-keygen wrote") from None
+
+
+def _show_proofs(proofs: list[Proof]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for column in ("source", "id", "target", "result", "restore", "what differs, notes"):
+        table.add_column(column, overflow="fold")
+    for proof in proofs:
+        result = "[green]restored and equal[/]" if proof.result == "equal" else f"[red]{proof.result}[/]"
+        seconds = f"{proof.restore_seconds:.1f} s" if proof.restore_seconds is not None else "-"
+        details = escape("\n".join([*proof.differences, *proof.notes]))
+        table.add_row(proof.source, proof.id, proof.target, result, seconds, details)
+    if proofs:
+        show(table)

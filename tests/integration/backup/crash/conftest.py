@@ -1,0 +1,65 @@
+"""Servers of this folder's own, for they are killed here, and a place for the backups of each test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyrage
+import pytest
+
+from homelab_pipelines.backup import process_identity
+from homelab_pipelines.backup.errors import ProgramMissing
+from homelab_pipelines.backup.local_server import OWNER_FILE, SCRATCH_PREFIX, default_parent, sweep_scratch
+from homelab_pipelines.backup.programs import server_for
+from tests.integration.backup.crash.house import House, Place, fill, killable_postgres
+from tests.peers import missing
+from tests.peers.postgres import NEWEST
+from tests.peers.s3 import S3Server, find_versitygw
+
+MEGABYTES = 18  # more than two parts of a multipart upload
+
+
+@pytest.fixture(scope="session")
+def house() -> Iterator[House]:
+    """PostgreSQL with the databases `app` (18 MB) and `small`, an S3 server, and a worker's parent."""
+    if not Path("/proc/self/task").is_dir():
+        missing("the kill tests look for processes in /proc, which this system has not")
+    try:
+        installation = server_for(NEWEST)
+    except ProgramMissing as error:
+        missing(str(error))
+    sweep_scratch()
+    # Named and marked as a scratch folder: if the tests are killed, the next sweep removes it.
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=default_parent())).resolve()
+    (folder / OWNER_FILE).write_text(json.dumps(process_identity.this_process()))
+    folder.chmod(0o711)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        (folder / "scratch").mkdir(mode=0o711)
+        (folder / "s3").mkdir()
+        postgres = stack.enter_context(killable_postgres(installation, folder / "postgres"))
+        s3 = S3Server(find_versitygw(), folder / "s3")
+        s3.start()
+        stack.callback(s3.stop)
+        fill(postgres, "app", MEGABYTES)
+        fill(postgres, "small", 1)
+        identity = pyrage.x25519.Identity.generate()
+        house = House(folder, postgres, s3, (str(identity), str(identity.to_public())))
+        stack.callback(house.close)
+        yield house
+
+
+@pytest.fixture
+def place(house: House) -> Iterator[Place]:
+    """An empty folder and an empty bucket; both are emptied afterwards, for they grow large."""
+    bucket = house.s3.make_bucket()
+    root = house.folder / "nas" / bucket
+    root.mkdir(parents=True)
+    yield Place(root, bucket, house.settings.stores(str(root), bucket))
+    shutil.rmtree(root)
+    shutil.rmtree(house.s3.data / bucket)
