@@ -219,7 +219,7 @@ def prune(dry_run: bool, as_json: bool) -> int:
 
 
 def main() -> None:
-    """Run the command: 0 when all that was asked was done, 1 when not, 2 for a wrong call or inventory, 130 for Ctrl-C."""
+    """Run the command: 0 when all asked for was done, 1 when not, 2 for a wrong call or inventory, 130 for Ctrl-C."""
     run: Callable[..., Any] = homelab.main
     try:
         status = run(standalone_mode=False)

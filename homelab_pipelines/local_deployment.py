@@ -101,8 +101,8 @@ def running(deployment: Deployment) -> Iterator[Callable[[], None]]:
             "-p",
             str(code_port),
         ),
-        "daemon": ("dagster._daemon.cli", "run", "-w", str(workspace)),
-        "webserver": ("dagster_webserver", "-h", HOST, "-p", str(deployment.port), "-w", str(workspace)),
+        "daemon": ("dagster-daemon", "run", "-w", str(workspace)),
+        "webserver": ("dagster-webserver", "-h", HOST, "-p", str(deployment.port), "-w", str(workspace)),
     }
     children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -130,8 +130,9 @@ def _start(command: tuple[str, ...], deployment: Deployment, log: IO[bytes]) -> 
     """A child in a session of its own, so that Ctrl-C reaches it through us, in order; it ends when we are killed."""
     from homelab_pipelines.backup.connection import dying_with_parent
 
+    program, *arguments = command
     return subprocess.Popen(
-        (*dying_with_parent(), sys.executable, "-m", *command),
+        (*dying_with_parent(), str(Path(sys.executable).parent / program), *arguments),
         env=deployment.environment(),
         cwd=deployment.inventory.parent,
         stdin=subprocess.DEVNULL,
@@ -159,7 +160,7 @@ def _stop(children: list[subprocess.Popen[bytes]]) -> None:
 def is_loaded(deployment: Deployment) -> bool:
     """Whether the webserver answers and has loaded the code location. Raises DeploymentFailed when that failed."""
     query = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus locationOrLoadError {
-        __typename ... on PythonError { message } } } } } }"""
+        __typename ... on PythonError { message errorChain { error { message } } } } } } } }"""
     try:
         entries = graphql(deployment, query)["workspaceOrError"]["locationEntries"]
     except (OSError, KeyError):
@@ -167,7 +168,8 @@ def is_loaded(deployment: Deployment) -> bool:
     for entry in entries:
         found = entry["locationOrLoadError"]
         if found and found["__typename"] == "PythonError":
-            raise DeploymentFailed(f"the code location does not load: {found['message']}")
+            causes = [found["message"], *(link["error"]["message"] for link in found["errorChain"])]
+            raise DeploymentFailed("the code location does not load: " + "\n".join(each.strip() for each in causes))
     return any(entry["loadStatus"] == "LOADED" and entry["locationOrLoadError"] for entry in entries)
 
 

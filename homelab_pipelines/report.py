@@ -71,7 +71,7 @@ def backup_table(rows: Iterable[dict[str, Any]], title: str | None = None) -> Ta
             row["taken_at"][:19].replace("T", " "),
             readable_bytes(row["bytes"]),
             f"{row['duration_seconds']:.1f} s",
-            "\n".join(f"{target}: {where}" for target, where in row["locations"].items()),
+            ", ".join(row["targets"]),
             _proof(row),
         )
     return table

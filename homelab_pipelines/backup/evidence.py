@@ -227,6 +227,12 @@ def can_read_passwords(session: Session) -> bool:
     return bool(session.rows("SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT') AS may")[0]["may"])
 
 
+# What the grants of one role to one member come to together, whoever gave them; from 16 on also INHERIT and SET.
+_MEMBERSHIPS = """SELECT m.roleid, bool_or(m.admin_option) AS admin,
+    bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) AS inherit,
+    bool_or((to_jsonb(m) ->> 'set_option')::boolean) AS set FROM pg_catalog.pg_auth_members m"""
+
+
 def roles(session: Session, with_passwords: bool) -> dict[str, str]:
     """Each role (not the system's own) and a digest of its attributes, memberships, settings and password verifier."""
     catalogue, password = ("pg_authid", "r.rolpassword") if with_passwords else ("pg_roles", "NULL::text")
@@ -234,8 +240,8 @@ def roles(session: Session, with_passwords: bool) -> dict[str, str]:
         f"""SELECT r.rolname AS name, concat_ws(' | ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb,
         r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit, coalesce(r.rolvaliduntil::text, '-'),
         coalesce({password}, '-'),
-        coalesce((SELECT string_agg(DISTINCT pg_get_userbyid(m.roleid) || ':' || m.admin_option::text, ' ')
-            FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid), '-'),
+        coalesce((SELECT string_agg(concat_ws(':', quote_ident(pg_get_userbyid(g.roleid)), g.admin, g.inherit, g.set), ' '
+            ORDER BY pg_get_userbyid(g.roleid)) FROM ({_MEMBERSHIPS} WHERE m.member = r.oid GROUP BY m.roleid) g), '-'),
         coalesce((SELECT s.setconfig::text FROM pg_catalog.pg_db_role_setting s
             WHERE s.setrole = r.oid AND s.setdatabase = 0), '-'),
         coalesce(shobj_description(r.oid, 'pg_authid'), '-')) AS definition

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _IDENTIFIER = r'("(?:[^"]|"")+"|[^\s;"]+)'
 _ROLE = re.compile(rf"(?:CREATE|ALTER|COMMENT ON) ROLE {_IDENTIFIER}", re.IGNORECASE)
-_GRANT = re.compile(rf"GRANT {_IDENTIFIER} TO {_IDENTIFIER}", re.IGNORECASE)
+_GRANT = re.compile(
+    rf"GRANT {_IDENTIFIER} TO {_IDENTIFIER}(?: WITH ([A-Z, ]+?))?(?: GRANTED BY {_IDENTIFIER})?", re.IGNORECASE
+)
 _TABLESPACE = re.compile(r"(?:CREATE|ALTER|COMMENT ON) TABLESPACE|GRANT .* ON TABLESPACE|REVOKE .* ON TABLESPACE", re.I)
-_GRANTED_BY = re.compile(rf" GRANTED BY {_IDENTIFIER}(?=;?$)", re.IGNORECASE)
-_PIECE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|;|[^'";-]+|-""")
+# Strings (a backslash in them is doubled, never before a quote), names, comments, psql's own commands, the rest.
+_PIECE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\\[^\n]*|;|[^'";\\-]+|-""")
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,29 @@ class Statement:
     role: str | None
 
 
-def statements(sql: str) -> Iterator[Statement]:
-    """The statements of a globals dump in order; psql's own commands (\\restrict) and settings are left out."""
-    text = "\n".join(line for line in sql.split("\n") if not line.startswith("\\"))
+def statements(sql: str) -> list[Statement]:
+    """The statements of a globals dump in order; psql's own commands (\\restrict) and settings are left out.
+
+    Grants of one role to one member by several grantors, which PostgreSQL 16 and newer tell apart, become one grant of
+    all they allow: the grantors are roles of the source that may not grant here, and of two grants by one role the
+    later would undo the earlier.
+    """
+    found: list[Statement] = []
+    grants: dict[tuple[str, str], list[str]] = {}
+    for text in _split(sql):
+        if grant := _GRANT.fullmatch(text):
+            key = (grant.group(1), grant.group(2))
+            grants.setdefault(key, []).append((grant.group(3) or "").upper())
+            if len(grants[key]) > 1:
+                continue
+        found.append(_classified(text))
+    return [_merged(statement, grants) for statement in found]
+
+
+def _split(sql: str) -> Iterator[str]:
     current: list[str] = []
-    for piece in _PIECE.findall(text):
-        if piece.startswith("--"):
+    for piece in _PIECE.findall(sql):
+        if piece.startswith(("--", "\\")):
             continue
         if piece != ";":
             current.append(piece)
@@ -36,7 +55,7 @@ def statements(sql: str) -> Iterator[Statement]:
         statement = "".join(current).strip()
         current = []
         if statement and not statement.upper().startswith("SET "):
-            yield _classified(statement)
+            yield statement
 
 
 def _classified(text: str) -> Statement:
@@ -45,10 +64,22 @@ def _classified(text: str) -> Statement:
     if found := _ROLE.match(text):
         kind = "create role" if text.upper().startswith("CREATE") else "alter role"
         return Statement(text, kind, unquote(found.group(1)))
-    if found := _GRANT.match(text):
-        # The grantor is a role of the source that may not be a superuser here: the grant itself is what counts.
-        return Statement(_GRANTED_BY.sub("", text), "grant role", unquote(found.group(2)))
+    if found := _GRANT.fullmatch(text):
+        return Statement(text, "grant role", unquote(found.group(2)))
     return Statement(text, "other", None)
+
+
+def _merged(statement: Statement, grants: dict[tuple[str, str], list[str]]) -> Statement:
+    found = _GRANT.fullmatch(statement.text)
+    if found is None:
+        return statement
+    given = grants[(found.group(1), found.group(2))]
+    options = ["ADMIN OPTION"] if any("ADMIN OPTION" in each for each in given) else []
+    if any("INHERIT" in each for each in given):  # written by every pg_dumpall from 16 on; SET TRUE goes without saying
+        options.append(f"INHERIT {'TRUE' if any('INHERIT TRUE' in each for each in given) else 'FALSE'}")
+        options.append(f"SET {'FALSE' if all('SET FALSE' in each for each in given) else 'TRUE'}")
+    text = f"GRANT {found.group(1)} TO {found.group(2)}"
+    return replace(statement, text=f"{text} WITH {', '.join(options)}" if options else text)
 
 
 def unquote(identifier: str) -> str:

@@ -31,6 +31,7 @@ from homelab_pipelines.backup.programs import Installation
 # A name that no restored role has, so that every role of a backup, postgres too, can be created beside it.
 SCRATCH_SUPERUSER = "homelab_scratch"
 SCRATCH_PREFIX = "homelab-scratch-"
+TEMPLATE_PREFIX = "homelab-template-"
 OWNER_FILE = "owner.json"
 PORT = 5432
 # sockaddr_un.sun_path holds 108 bytes with the final zero on Linux, 104 on macOS (unix(7)).
@@ -51,7 +52,7 @@ SCRATCH_SETTINGS: Mapping[str, str] = {
     # A restore in one transaction locks every object it makes.
     "max_locks_per_transaction": "512",
 }
-_TEMPLATE_SECONDS = 7 * 24 * 3600
+WEEK = 7 * 24 * 3600
 _RECOVERY_SECONDS = 600.0
 
 
@@ -171,42 +172,41 @@ def _copy_template(installation: Installation, user: OsUser, parent: Path, data:
     template = _template(installation, user, parent)
     if template and user.run("cp", "-Rp", f"{template}/.", f"{data}/").returncode == 0:
         return
-    # Another process replaced the template while we copied, or there is none.
     shutil.rmtree(data)
     _initdb(installation, user, user.own(data), SCRATCH_SUPERUSER, durable=False)
 
 
 def _template(installation: Installation, user: OsUser, parent: Path) -> Path | None:
+    """A finished cluster to copy, made at the first call of a week; None when there is none that can be trusted.
+
+    It is never replaced, so that nobody copies half of one and half of another: next week's has another name. Cleaners
+    of temporary files take what is older (10 days in /tmp, 30 in /var/tmp: systemd's tmpfiles.d/tmp.conf).
+    """
     program = Path(installation.program("postgres"))
     mark = hashlib.sha256(f"{program} {program.stat().st_mtime_ns}".encode()).hexdigest()[:8]
-    template = parent / f"homelab-template-{installation.version}-{user.uid}-{mark}"
-    if _is_fresh_template(template, user):
-        return template
-    aside = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}template-", dir=parent))
-    try:
-        _write_owner(aside)
-        if user.drops:
-            aside.chmod(0o711)
-        _initdb(installation, user, user.own(aside / "data"), SCRATCH_SUPERUSER, durable=False)
-        if template.exists():
-            template.rename(aside / "expired")
-        (aside / "data").rename(template)
-    except OSError:
-        # Someone else put it there first; or what stands there is not ours to replace.
-        return template if _is_fresh_template(template, user) else None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return template
-
-
-def _is_fresh_template(template: Path, user: OsUser) -> bool:
-    """Whether it is a private folder of the server's user, and younger than any cleaner of temporary files allows."""
-    try:
-        found = template.lstat()
-    except FileNotFoundError:
-        return False
+    week = int(time.time() / WEEK)
+    template = parent / f"{TEMPLATE_PREFIX}{installation.version}-{mark}-{user.uid}-{week}"
+    if not template.exists():
+        _remove_old_templates(parent, user)
+        aside = _scratch_folder(parent, user)
+        try:
+            _initdb(installation, user, user.own(aside / "data"), SCRATCH_SUPERUSER, durable=False)
+            # Where another process was first this fails, for a folder with something in it is not replaced.
+            with suppress(OSError):
+                (aside / "data").rename(template)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    found = template.lstat()
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == user.uid and not found.st_mode & 0o077
-    return private and time.time() - found.st_mtime < _TEMPLATE_SECONDS
+    return template if private else None
+
+
+def _remove_old_templates(parent: Path, user: OsUser) -> None:
+    for template in parent.glob(f"{TEMPLATE_PREFIX}*-{user.uid}-*"):
+        with suppress(OSError):
+            found = template.lstat()
+            if found.st_uid == user.uid and found.st_mtime < time.time() - 2 * WEEK:
+                shutil.rmtree(template)
 
 
 def _scratch_folder(parent: Path, user: OsUser) -> Path:

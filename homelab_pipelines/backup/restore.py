@@ -235,14 +235,13 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
     Tablespaces are left to a person: their folders are the server's own. Returns a line for what was left out.
     """
     notes: list[str] = []
+    found = statements(sql)
     with connect(connection) as session:
         present = {row["rolname"] for row in session.rows("SELECT rolname FROM pg_catalog.pg_roles")}
-        left = sorted(
-            {s.role for s in statements(sql) if s.kind == "create role" and s.role in present and s.role is not None}
-        )
+        left = sorted({s.role for s in found if s.kind == "create role" and s.role in present and s.role is not None})
         if left and not scratch:
             notes.append(f"roles that were there already, left as they are: {', '.join(left)}")
-        for statement in statements(sql):
+        for statement in found:
             if statement.kind == "tablespace":
                 if statement.text.upper().startswith("CREATE"):
                     notes.append(f"tablespace not created: {statement.text.split()[2]}; its data went to the default")

@@ -44,6 +44,8 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
                 outcome = _first_run(deployment, check)
             rows = _newest_rows(configured)
             show(backup_table(rows, title="newest backups"))
+            for name, store in configured.stores():
+                say(f"{name}: {store.location('')}")
             if any(row["status"] != "verified" for row in rows) or not rows:
                 outcome = 1
             say(f"\nDagster UI: {deployment.url}\nCtrl-C ends everything that was started here.")

@@ -25,7 +25,7 @@ class Section(BaseModel):
 
 
 def path_from(base_dir: Path, written: str) -> Path:
-    """A path of the inventory: a relative one starts at `base_dir`, the folder of homelab.yaml; ~ is a home directory."""
+    """A path of the inventory: a relative one starts at `base_dir`, the folder of homelab.yaml; ~ is a home folder."""
     try:
         return base_dir / Path(written).expanduser()
     except RuntimeError:

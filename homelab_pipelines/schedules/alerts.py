@@ -1,17 +1,19 @@
 """Sensors that tell people: a run that failed, a check that did not pass, and pings to a dead man's switch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from homelab_pipelines.resources.alerts import AlertsResource
 
+if TYPE_CHECKING:  # Dagster exports the function that makes one, not its type
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 _INTERVAL_SECONDS = 10
 
 
-def alert_sensors(job: dg.UnresolvedAssetJobDefinition, pings: bool) -> Sequence[dg.SensorDefinition]:
+def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[dg.SensorDefinition]:
     """The alert sensors of a job; those that ping only where the inventory has an address for it."""
     running = dg.DefaultSensorStatus.RUNNING
 
@@ -52,7 +54,7 @@ def alert_sensors(job: dg.UnresolvedAssetJobDefinition, pings: bool) -> Sequence
     return [*sensors, *_ping_sensors(job)] if pings else sensors
 
 
-def _ping_sensors(job: dg.UnresolvedAssetJobDefinition) -> list[dg.SensorDefinition]:
+def _ping_sensors(job: "UnresolvedAssetJobDefinition") -> list[dg.SensorDefinition]:
     statuses = {
         "start": dg.DagsterRunStatus.STARTED,
         "success": dg.DagsterRunStatus.SUCCESS,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from homelab_pipelines.inventory.model import Homelab
 
+if TYPE_CHECKING:  # Dagster exports the function that makes one, not its type
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 JOB = "nightly_backup"
 
 
-def nightly_backup_job() -> dg.UnresolvedAssetJobDefinition:
+def nightly_backup_job() -> UnresolvedAssetJobDefinition:
     """Thin assets run in the run's own process; one that fails does not stop the others."""
     return dg.define_asset_job(
         JOB,
@@ -19,7 +24,7 @@ def nightly_backup_job() -> dg.UnresolvedAssetJobDefinition:
     )
 
 
-def nightly_backup_schedule(homelab: Homelab, job: dg.UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def nightly_backup_schedule(homelab: Homelab, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """At the inventory's hour and time zone, on by default."""
     return dg.ScheduleDefinition(
         name="nightly_backup_schedule",

@@ -1,7 +1,5 @@
 """`backup_retention/<target>`: what is old goes where newer is proven, leftovers go, every choice is explained."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`database/<name>`: a database that answers, with its version, size and growth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg

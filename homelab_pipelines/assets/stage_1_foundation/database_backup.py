@@ -1,7 +1,5 @@
 """`database_backup/<name>` and `database_globals/<server>`: one backup on every target, restored and found equal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any

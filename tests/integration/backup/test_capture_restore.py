@@ -34,7 +34,7 @@ pytestmark = pytest.mark.postgres
 
 ODD_NAMES = [
     " spaces on both sides ",
-    "it's \"quoted\" `twice`",
+    'it\'s "quoted" `twice`',
     "with/slash\\and backslash",
     "new\nline",
     "🦉 owl",

@@ -26,6 +26,7 @@ from homelab_pipelines.backup.local_server import (
     OWNER_FILE,
     SCRATCH_PREFIX,
     SCRATCH_SUPERUSER,
+    WEEK,
     LocalServer,
     LocalServerFailed,
     default_parent,
@@ -168,24 +169,40 @@ def test_scratch_server_started_by_a_thread_that_ends_lives_on(installation: Ins
 
 
 def test_scratch_server_many_at_once_without_template_all_answer(installation: Installation, parent: Path) -> None:
-    def identifier(_: int) -> object:
+    # Four starts at once: some make a template, some copy one that another has just finished.
+    def answer(_: int) -> object:
         with scratch_server(installation, parent) as server:
             return rows(server.dsn(), "SELECT 7")[0][0]
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(identifier, range(4))) == [7] * 4
+        assert list(pool.map(answer, range(8))) == [7] * 8
     assert len(list(parent.iterdir())) == 1, "one template, and nothing half-made"
 
 
-def test_scratch_server_damaged_or_old_template_is_not_used(installation: Installation, parent: Path) -> None:
+def test_scratch_server_template_of_an_earlier_week_is_not_used_and_goes(
+    installation: Installation, parent: Path
+) -> None:
     with scratch_server(installation, parent):
         pass
     (template,) = parent.iterdir()
-    (template / "global/pg_control").unlink()
-    os.utime(template, (0, 0))
+    base, _, week = template.name.rpartition("-")
+    old = template.rename(parent / f"{base}-{int(week) - 3}")
+    (old / "global/pg_control").unlink()
+    os.utime(old, (0, time.time() - 3 * WEEK))
     with scratch_server(installation, parent) as server:
         assert rows(server.dsn(), "SELECT 1") == [(1,)]
-    assert (template / "global/pg_control").exists()
+    assert template.exists()
+    assert not old.exists()
+
+
+def test_scratch_server_template_of_another_user_is_not_trusted(installation: Installation, parent: Path) -> None:
+    with scratch_server(installation, parent):
+        pass
+    (template,) = parent.iterdir()
+    template.chmod(0o755)
+    (template / "global/pg_control").unlink()
+    with scratch_server(installation, parent) as server:
+        assert rows(server.dsn(), "SELECT 1") == [(1,)]
 
 
 def test_scratch_server_in_a_private_folder_runs_unless_its_user_is_another(

@@ -246,6 +246,19 @@ def test_upload_aborted_at_the_server_fails_the_commit(s3_server: S3Server, s3_b
     assert get(store, "server/db/id/dump") == b"older"
 
 
+def test_lost_answer_to_the_completion_is_no_failure(s3_server: S3Server, s3_bucket: str, proxy: FaultyProxy) -> None:
+    store = s3_store(s3_server, s3_bucket, endpoint=proxy.endpoint, attempts=8)
+    data = os.urandom(8 * MIB)
+    writer = store.writer("server/db/id/dump")
+    writer.write(data)
+    writer.write(b"the last part")
+    proxy.set("cut", 20)
+    watch = _when(lambda: s3_server.unfinished_uploads(s3_bucket) == [], lambda: proxy.set("pass"))
+    writer.commit()
+    watch.join()
+    assert get(store, "server/db/id/dump") == data + b"the last part"
+
+
 def test_sweep_leaves_other_prefixes_alone(s3_server: S3Server, s3_bucket: str) -> None:
     other = s3_store(s3_server, s3_bucket, prefix="house/backups-of-another").writer("dump")
     other.write(bytes(9 * MIB))

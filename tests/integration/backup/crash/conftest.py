@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,21 +22,31 @@ from tests.peers import missing
 from tests.peers.postgres import NEWEST
 from tests.peers.s3 import S3Server, find_versitygw
 
-MEGABYTES = 18  # more than two parts of a multipart upload
+MEGABYTES = 10  # more than one part of a multipart upload
+MEMORY_BYTES = 4 << 30
+
+
+def quick_folder() -> Path:
+    """A folder in memory if there is room for what 120 killed backups leave, else on disk: seconds against minutes."""
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK | os.X_OK) and shutil.disk_usage(memory).free > MEMORY_BYTES:
+        return memory
+    return default_parent()
 
 
 @pytest.fixture(scope="session")
 def house() -> Iterator[House]:
-    """PostgreSQL with the databases `app` (18 MB) and `small`, an S3 server, and a worker's parent."""
+    """PostgreSQL with the databases `app` (10 MB) and `small`, an S3 server, and a worker's parent."""
     if not Path("/proc/self/task").is_dir():
         missing("the kill tests look for processes in /proc, which this system has not")
     try:
         installation = server_for(NEWEST)
     except ProgramMissing as error:
         missing(str(error))
-    sweep_scratch()
+    parent = quick_folder()
+    sweep_scratch(parent)
     # Named and marked as a scratch folder: if the tests are killed, the next sweep removes it.
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=default_parent())).resolve()
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent)).resolve()
     (folder / OWNER_FILE).write_text(json.dumps(process_identity.this_process()))
     folder.chmod(0o711)
     with ExitStack() as stack:

@@ -44,9 +44,7 @@ class KillablePostgres:
 
     def start(self) -> None:
         self.server = self._running.enter_context(
-            persistent_server(
-                self._installation, self._home, port=self.port, password=self.password, settings=SETTINGS
-            )
+            persistent_server(self._installation, self._home, port=self.port, password=self.password, settings=SETTINGS)
         )
 
     def stop(self) -> None:
@@ -80,7 +78,12 @@ class KillablePostgres:
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         """A superuser's connection that commits each statement."""
         dsn = make_conninfo(
-            host="127.0.0.1", port=self.port, user="postgres", password=self.password, dbname=database, connect_timeout=5
+            host="127.0.0.1",
+            port=self.port,
+            user="postgres",
+            password=self.password,
+            dbname=database,
+            connect_timeout=5,
         )
         return psycopg.connect(dsn, autocommit=True)
 

@@ -40,7 +40,8 @@ def processes() -> Iterator[Process]:
             if not is_alive(int(entry.name)):
                 continue
             environment = dict(
-                part.split("=", 1) for part in (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+                part.split("=", 1)
+                for part in (entry / "environ").read_bytes().decode(errors="replace").split("\0")
                 if "=" in part
             )
             command = (entry / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
