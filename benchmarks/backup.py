@@ -264,7 +264,7 @@ def prepared(console: Console, major: int | None, folder: Path | None, gigabytes
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         work.chmod(0o711)  # the server's user must reach its folder below
         server = stack.enter_context(
-            persistent_server(installation, work / "server", password="only-the-socket-is-used")  # noqa: S106
+            persistent_server(installation, work / "server", password="only-the-socket-is-used")
         )
         _execute(server, f"CREATE DATABASE {DATABASE} TEMPLATE template0")
         bench = Bench(console, server, work, str(identity), str(identity.to_public()))

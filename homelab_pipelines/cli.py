@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,19 @@ def check(connect: bool, as_json: bool) -> int:
     path = inventory_path()
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     problems = problems_of(shown)
+    unusable = []
+    if connect and not problems:
+        from homelab_pipelines.commands.connecting import check_connections
+
+        unusable = check_connections(shown, quiet=as_json)
     if as_json:
-        print_json([asdict(problem) for problem in problems])
+        print_json([asdict(problem) for problem in (*problems, *unusable)])
     else:
         for problem in problems:
             say(str(problem))
-    if not problems and connect:
-        from homelab_pipelines.commands.connecting import check_connections
-
-        return check_connections()
-    if not problems and not as_json:
-        say(f"{shown}: no mistakes found")
-    return 2 if problems else 0
+        if not problems and not connect:
+            say(f"{shown}: no mistakes found")
+    return 2 if problems else 1 if unusable else 0
 
 
 @homelab.command()
@@ -220,6 +222,7 @@ def prune(dry_run: bool, as_json: bool) -> int:
 
 def main() -> None:
     """Run the command: 0 when all asked for was done, 1 when not, 2 for a wrong call or inventory, 130 for Ctrl-C."""
+    warnings.showwarning = _warn
     run: Callable[..., Any] = homelab.main
     try:
         status = run(standalone_mode=False)
@@ -233,6 +236,11 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 (what is not expected is raised again)
         status = _explain(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as a sentence, without the line of code that it came from."""
+    click.echo(f"warning: {message}", err=True)
 
 
 def _explain(error: Exception) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.resources
 import json
 import os
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,14 +77,49 @@ def _packaged_settings() -> Path:
 
 
 @contextmanager
+def only_one(deployment: Deployment) -> Iterator[None]:
+    """Hold the folder of state and the port for one `homelab up`. Raises DeploymentFailed when either is taken."""
+    deployment.home.mkdir(parents=True, exist_ok=True)
+    with _lock_file(deployment).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise DeploymentFailed(
+                f"another `homelab up` runs with {deployment.home}: {lock.read().strip() or 'just starting'}\n"
+                "  next: end it with Ctrl-C there, or use another folder: make up HOMELAB_HOME=… PORT=…"
+            ) from None
+        _expect_free(deployment.port)
+        lock.truncate(0)
+        lock.write(f"{deployment.url}, process {os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def is_up(deployment: Deployment) -> bool:
+    """Whether a `homelab up` runs with this folder of state."""
+    try:
+        with _lock_file(deployment).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock_file(deployment: Deployment) -> Path:
+    return deployment.home / "up.lock"
+
+
+@contextmanager
 def running(deployment: Deployment) -> Iterator[Callable[[], None]]:
     """Start code server, daemon and webserver and wait until the code location is loaded; end them with the block.
 
-    Gives a function that raises DeploymentFailed when one of them has ended by itself. Raises DeploymentFailed when the
-    port is taken or a part does not start.
+    Gives a function that raises DeploymentFailed when one of them has ended by itself. Raises DeploymentFailed when a
+    part does not start.
     """
     deployment.prepare()
-    _expect_free(deployment.port)
     code_port = _code_port(deployment)
     logs = deployment.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -197,6 +234,14 @@ class RunState:
         return self.status in ("SUCCESS", "FAILURE", "CANCELED")
 
 
+def unfinished_before(deployment: Deployment, moment: datetime) -> bool:
+    """Whether there is a run that was under way before `moment` and has not changed since."""
+    query = """{ runsOrError(filter: {statuses: [NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+        ... on Runs { results { updateTime } } } }"""
+    found = graphql(deployment, query)["runsOrError"].get("results", [])
+    return any((run["updateTime"] or 0.0) < moment.timestamp() for run in found)
+
+
 def run_state(deployment: Deployment, run_id: str) -> RunState:
     """How far a run is."""
     query = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"""
@@ -235,7 +280,8 @@ def _wait(ready: Callable[[], bool], check: Callable[[], None], otherwise: str) 
 def _expect_free(port: int) -> None:
     if _listens(port):
         raise DeploymentFailed(
-            f"port {port} on {HOST} is taken (another `make up`?); end what listens there, or: make up PORT=3001"
+            f"port {port} on {HOST} is taken by another program\n"
+            f"  next: end what listens there, or choose another: make up PORT={port + 1}"
         )
 
 

@@ -59,28 +59,34 @@ def _problem(record: BackupRecord) -> str | None:
 
 
 def backup_table(rows: Iterable[dict[str, Any]], title: str | None = None) -> Table:
-    """The rows of `backup_rows` as a table."""
+    """The rows of `backup_rows` as a table, narrow enough for 80 columns where names are short."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for column in ("source", "taken at (UTC)", "size", "took", "where", "proof"):
-        table.add_column(column, overflow="fold")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column, wraps in (("source", True), ("taken at (UTC)", False), ("size", False), ("took", False)):
+        table.add_column(column, overflow="fold", no_wrap=not wraps)
+    table.add_column("where", overflow="fold")
+    table.add_column("proof", overflow="fold", min_width=18)
+    table.add_column("restored in", no_wrap=True)
     for row in rows:
+        seconds = row["restore_seconds"]
         table.add_row(
-            row["source"],
-            row["taken_at"][:19].replace("T", " "),
+            escape(row["source"]),
+            row["taken_at"][:16].replace("T", " "),
             readable_bytes(row["bytes"]),
             f"{row['duration_seconds']:.1f} s",
-            ", ".join(row["targets"]),
+            escape(", ".join(row["targets"])),
             _proof(row),
+            f"{seconds:.1f} s" if seconds is not None else "-",
         )
     return table
 
 
 def _proof(row: dict[str, Any]) -> str:
     if row["status"] == "verified":
-        seconds = row["restore_seconds"]
-        return "[green]restored and equal[/]" + (f" (in {seconds:.1f} s)" if seconds is not None else "")
+        return "[green]restored and equal[/]"
     if row["status"] == "unverified":
         return "[yellow]not verified yet[/]"
     from rich.markup import escape

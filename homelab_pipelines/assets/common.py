@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 
-from homelab_pipelines.backup.layout import Source
-
 GROUP = "stage_1_foundation"
 
 
-def identifier(source: Source) -> str:
-    """A unique name for an op: Dagster allows letters, digits and underscores in one."""
-    plain = re.sub("[^A-Za-z0-9_]", "_", source.id)
-    return f"{plain}_{hashlib.sha256(source.id.encode()).hexdigest()[:6]}"
+def op_name(kind: str, instance: str) -> str:
+    """The name of an asset's step, as the run's page and alerts show it, unique as `kind` and `instance` together are.
+
+    Dagster allows letters, digits and underscores in one; a name with anything else in it ends in a part of its digest.
+    """
+    plain = re.sub("[^A-Za-z0-9_]", "_", instance)
+    digest = hashlib.sha256(instance.encode()).hexdigest()[:6]
+    return f"{kind}__{plain}" if plain == instance else f"{kind}__{plain}_{digest}"
 
 
 def pool(server: str) -> str:
     """The pool that keeps a server from being dumped twice at once (limit 1: deploy/local/dagster.yaml)."""
-    return f"postgres_{re.sub('[^A-Za-z0-9_]', '_', server)}"
+    return op_name("postgres", server)
 
 
 def asset_kinds(*kinds: str) -> set[str]:

@@ -9,10 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import APPLICATION, Connection, InContainer
-from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceUnavailable
+from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceRefused, SourceUnavailable
 from homelab_pipelines.backup.layout import MANIFEST, Source, backup_folder, new_backup_id
 from homelab_pipelines.backup.manifest import Evidence, Manifest, NotCarried, StoredObject
 from homelab_pipelines.backup.pipeline import Encoding, FanOut, Target, Written, copy_object, encode
@@ -25,6 +26,7 @@ from homelab_pipelines.backup.versions import program_versions
 
 _DUMP_MAGIC = b"PGDMP"  # the first bytes of a custom-format archive (pg_backup_archiver.h: K_VERS)
 _GLOBALS_MAGIC = b"--"
+_ROLE_ATTEMPTS = 3
 # One capture of a database at a time, whichever machine asks: an advisory lock held by the snapshot's session.
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('homelab_pipelines.capture', 0)) AS taken"
 
@@ -72,26 +74,27 @@ def capture_database(
         evidence.lock(session, held)
         sequences_before = evidence.sequence_values(session)
         run = _Run(source, new_backup_id(taken_at), targets, options, report)
-        with ThreadPoolExecutor(1, "evidence") as pool:
-            recorded = pool.submit(_record, session, facts, held, options, report)
-            dump = connection.command(
-                "pg_dump",
-                "--format=custom",
-                "--compress=0",
-                "--no-password",
-                f"--snapshot={snapshot}",
-                f"--lock-wait-timeout={int(options.lock_wait.total_seconds() * 1000)}",
-                "--dbname",
-                connection.conninfo(database),
-                server_major=facts.major,
-            )
-            with _noticed(recorded, connection, database), running(dump) as process:
-                run.store("dump", "dump.pgc", process, _DUMP_MAGIC, size, before_commit=recorded.result)
-            found = recorded.result()
-        found = found.model_copy(
-            update={"sequences": evidence.sequences(sequences_before, evidence.sequence_values(session))}
-        )
-        not_carried += run.globals(connection, facts, session)
+        with run.withdrawn_on_failure():
+            with ThreadPoolExecutor(1, "evidence") as pool:
+                recorded = pool.submit(_record, session, facts, held, options, report)
+                dump = connection.command(
+                    "pg_dump",
+                    "--format=custom",
+                    "--compress=0",
+                    "--no-password",
+                    f"--snapshot={snapshot}",
+                    f"--lock-wait-timeout={int(options.lock_wait.total_seconds() * 1000)}",
+                    "--dbname",
+                    connection.conninfo(database),
+                    server_major=facts.major,
+                )
+                with _noticed(recorded, connection, database), running(dump) as process:
+                    run.store("dump", "dump.pgc", process, _DUMP_MAGIC, size, before_commit=recorded.result)
+                found = recorded.result()
+            sequences = evidence.sequences(sequences_before, evidence.sequence_values(session))
+            roles, without = run.globals(connection, database, facts, found.role_passwords)
+            found = found.model_copy(update={"sequences": sequences, "roles": roles})
+            not_carried += without
     return run.finish(
         Manifest(
             source=source.id,
@@ -125,8 +128,9 @@ def capture_globals(
     with _snapshot(connection, None, options) as (session, facts, _, taken_at):
         run = _Run(source, new_backup_id(taken_at), targets, options, report)
         readable = evidence.can_read_passwords(session)
-        found = Evidence(roles=evidence.roles(session, readable), role_passwords=readable)
-        not_carried = run.globals(connection, facts, session)
+        with run.withdrawn_on_failure():
+            roles, not_carried = run.globals(connection, None, facts, readable)
+        found = Evidence(roles=roles, role_passwords=readable)
     return run.finish(
         Manifest(
             source=source.id,
@@ -157,6 +161,7 @@ class _Run:
     ) -> None:
         self.id = backup_id
         self.objects: list[StoredObject] = []
+        self.warned: list[NotCarried] = []
         self._source = source
         self._folder = backup_folder(source.id, backup_id)
         self._targets = list(targets)
@@ -164,6 +169,21 @@ class _Run:
         self._missed: dict[str, str] = {}
         self._options = options
         self._report = report
+
+    @contextmanager
+    def withdrawn_on_failure(self) -> Iterator[None]:
+        """When the backup cannot be completed, remove its finished objects: night after night they would fill a disk.
+
+        What cannot be removed now is swept later.
+        """
+        try:
+            yield
+        except BaseException:
+            for target in self._good:
+                for stored in self.objects:
+                    with contextlib.suppress(BackupError):
+                        target.store.delete(f"{self._folder}/{stored.name}")
+            raise
 
     def store(
         self,
@@ -185,12 +205,16 @@ class _Run:
                 fan_out.write,
                 lambda done, _: self._report(f"dumping {self._source.id}" if role == "dump" else role, done, expected),
             )
-            content.check_ended_well(f"{'dumping' if role == 'dump' else 'dumping the roles of'} {self._source.id}")
+            if role == "dump":
+                warnings = content.check_ended_well(f"dumping {self._source.id}", "pg_dump")
+            else:
+                warnings = content.check_ended_well(f"dumping the roles of {self._source.id}", "pg_dumpall")
             before_commit()
             self._good = fan_out.commit()
         finally:
             self._missed.update(fan_out.missed)
             fan_out.abort()
+        self.warned += warnings
         self.objects.append(
             StoredObject.model_validate(
                 {
@@ -203,9 +227,13 @@ class _Run:
             )
         )
 
-    def globals(self, connection: Connection, facts: ServerFacts, session: Session) -> list[NotCarried]:
-        """Store the server's globals; what of them this account may not read."""
-        readable = evidence.can_read_passwords(session)
+    def globals(
+        self, connection: Connection, database: str | None, facts: ServerFacts, readable: bool
+    ) -> tuple[dict[str, str], list[NotCarried]]:
+        """Store the server's globals; the evidence of its roles, and what of them this account may not read.
+
+        Roles stand outside every snapshot: they are looked at before and after, and dumped again when they changed.
+        """
         command = connection.command(
             "pg_dumpall",
             "--globals-only",
@@ -215,12 +243,27 @@ class _Run:
             connection.conninfo(),
             server_major=facts.major,
         )
-        with running(command) as process:
-            self.store("globals", "globals.sql", process, _GLOBALS_MAGIC, 0)
+        with connect(connection, database) as session:
+            for attempt in range(1, _ROLE_ATTEMPTS + 1):
+                roles = evidence.roles(session, readable)
+                try:
+                    with running(command) as process:
+                        self.store(
+                            "globals",
+                            "globals.sql",
+                            process,
+                            _GLOBALS_MAGIC,
+                            0,
+                            before_commit=partial(_expect_roles, session, readable, roles),
+                        )
+                    break
+                except _RolesChanged:
+                    if attempt == _ROLE_ATTEMPTS:
+                        raise
         if readable:
-            return []
+            return roles, self.warned
         why = f"the account {connection.user!r} may not read pg_authid; give a superuser to carry them"
-        return [NotCarried(what="passwords of roles", why=why)]
+        return roles, [*self.warned, NotCarried(what="passwords of roles", why=why)]
 
     def finish(self, manifest: Manifest) -> CaptureResult:
         """Write the manifest, which makes it a backup, to every good target; then fill the others from a good one."""
@@ -260,6 +303,17 @@ class _Run:
         return CaptureResult(manifest, written, missed, filled)
 
 
+class _RolesChanged(SourceUnavailable):
+    """The server's roles are not those that a dump of them began with."""
+
+
+def _expect_roles(session: Session, readable: bool, roles: dict[str, str]) -> None:
+    if evidence.roles(session, readable) != roles:
+        raise _RolesChanged(
+            "dumping the server's roles", "they change all the time", "homelab backup at a quieter hour"
+        )
+
+
 class _Checked:
     """A program's output: its first bytes must be those of a dump, and it must have ended with status 0."""
 
@@ -274,20 +328,24 @@ class _Checked:
             self._first += chunk[: len(self._magic)]
         return chunk
 
-    def check_ended_well(self, what: str) -> None:
-        """Raises a BackupError when the program failed, or wrote nothing that is a dump."""
+    def check_ended_well(self, what: str, program: str) -> list[NotCarried]:
+        """What the program warned of. Raises a BackupError when it failed, or wrote nothing that is a dump."""
         status, messages = self._process.finish()
         if status != 0:
+            why = f"{program}: {describe_exit(status, messages)}"
             gone = ("server closed the connection", "terminating connection", "could not connect", "Connection refused")
             if status < 0 or any(sign in messages for sign in gone) or "lock timeout" in messages:
-                raise SourceUnavailable(what, describe_exit(status, messages), "homelab backup once the server is well")
-            raise CaptureFailed(
-                what, describe_exit(status, messages), "mend what the message names, then homelab backup"
-            )
+                raise SourceUnavailable(what, why, "homelab backup once the server is well")
+            if "permission denied" in messages or "row-level security" in messages:
+                next_step = "give this user the privilege (pg_read_all_data, BYPASSRLS), or name a superuser"
+                raise SourceRefused(what, why, next_step)
+            raise CaptureFailed(what, why, "mend what the message names, then homelab backup")
         if not self._first.startswith(self._magic):
             raise CaptureFailed(
                 what, "the program ended with status 0 but wrote no dump", "check the client programs: homelab check"
             )
+        warnings = [line.partition("warning: ")[2] for line in messages.splitlines() if "warning: " in line]
+        return [NotCarried(what=f"what {program} warned of", why=warning) for warning in warnings]
 
 
 @contextmanager
@@ -337,7 +395,7 @@ def _noticed(recorded: Future[Evidence], connection: Connection, database: str) 
 def _record(
     session: Session, facts: ServerFacts, held: list[evidence.Relation], options: CaptureOptions, report: Progress
 ) -> Evidence:
-    """All evidence but the sequences' values, in the snapshot of `session`."""
+    """All evidence but the sequences' values and the roles, in the snapshot of `session`."""
     readable = evidence.can_read_passwords(session)
     objects = evidence.schema_objects(session, facts.number)
     found_tables = evidence.tables(session, held, options.hash_limit, lambda name: report(f"recording {name}", 0, 0))
@@ -347,7 +405,6 @@ def _record(
         large_objects=evidence.large_objects(session, options.hash_limit),
         extensions=evidence.extensions(session),
         objects=objects,
-        roles=evidence.roles(session, readable),
         role_passwords=readable,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,8 +123,8 @@ class ConfiguredBackups:
         if found == self.known_databases() and self._remembered.exists():
             return False
         self.home.mkdir(parents=True, exist_ok=True)
-        aside = self._remembered.with_suffix(".unfinished")
-        aside.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+        aside = self._remembered.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(found, indent=1))  # ASCII: a name may hold any character
         aside.replace(self._remembered)
         return True
 
@@ -137,12 +136,21 @@ class ConfiguredBackups:
         }
 
     def find_source(self, name: str) -> Source | None:
-        """The source meant by an asset's name, a database's name or `server/database`; None when there is none."""
+        """The source meant by an asset's name, a source id, `server/database`, or a database's name; else None.
+
+        A name that several servers have means the asset of that name, which is the first server's.
+        """
         instances = self.instances()
         if name in instances:
             return instances[name]
-        sources = [*instances.values(), *(Source(server, None) for server in self.homelab.databases)]
-        return next((source for source in sources if name in (source.id, f"{source.server}/{source.database}")), None)
+        sources = self.sources()
+        meant = [source for source in sources if name in (source.id, f"{source.server}/{source.database}")]
+        meant += [source for source in sources if source.database == name]
+        return meant[0] if meant else None
+
+    def sources(self) -> list[Source]:
+        """Everything that is backed up: every database, then the globals of every server."""
+        return [*self.instances().values(), *(Source(server, None) for server in self.homelab.databases)]
 
     # --- targets ---------------------------------------------------------------------------------------------------
 
@@ -153,30 +161,57 @@ class ConfiguredBackups:
         except SecretError as error:
             raise StoreRefused(f"reading the credentials of {name}", str(error), "homelab check") from error
 
-    def stores(self) -> Iterator[tuple[str, BackupStore]]:
-        """Every target's store, in the inventory's order."""
+    def open_stores(self) -> tuple[dict[str, BackupStore], dict[str, BackupError]]:
+        """The stores by target, and why the others cannot be opened: one that is wrong does not stop the others."""
+        opened: dict[str, BackupStore] = {}
+        failed: dict[str, BackupError] = {}
         for name in self.homelab.backups.targets:
-            yield name, self.store(name)
+            try:
+                opened[name] = self.store(name)
+            except BackupError as error:
+                failed[name] = error
+        return opened, failed
 
-    def targets(self) -> list[Any]:
-        """Every target, with its floor, as a capture takes them."""
+    def targets(self) -> tuple[list[Any], dict[str, BackupError]]:
+        """Every target, with its floor, as a capture takes them, and why the others cannot be used.
+
+        Raises the error of the first when none can.
+        """
         from homelab_pipelines.backup.pipeline import Target  # lazy: zstandard
 
-        return [Target(self.store(name), target.floor) for name, target in self.homelab.backups.targets.items()]
+        opened, failed = self.open_stores()
+        if failed and not opened:
+            raise next(iter(failed.values()))
+        floors = {name: target.floor for name, target in self.homelab.backups.targets.items()}
+        return [Target(store, floors[name]) for name, store in opened.items()], failed
 
-    def copies(self, source: Source, backup_id: str | None = None) -> dict[str, tuple[BackupStore, BackupRecord]]:
-        """The newest backup of a source (or the one asked for) on every target that holds it."""
+    def copies(
+        self, source: Source, backup_id: str | None = None
+    ) -> tuple[dict[str, tuple[BackupStore, BackupRecord]], dict[str, BackupError]]:
+        """The newest backup of a source (or the one asked for) on every target that holds it.
+
+        The second part says which targets could not be read. Raises the error of the first when none can.
+        """
         from homelab_pipelines.backup.records import list_store
 
-        listed = {name: (store, list_store(store, source.id).backups) for name, store in self.stores()}
-        ids = {record.manifest.id: record.taken_at for _, records in listed.values() for record in records}
+        opened, failed = self.open_stores()
+        listed: dict[str, list[BackupRecord]] = {}
+        for name, store in opened.items():
+            try:
+                listed[name] = list_store(store, source.id).backups
+            except BackupError as error:
+                failed[name] = error
+        if failed and not listed:
+            raise next(iter(failed.values()))
+        ids = {record.manifest.id: record.taken_at for records in listed.values() for record in records}
         wanted = backup_id or max(ids, key=lambda each: ids[each], default=None)
-        return {
-            name: (store, record)
-            for name, (store, records) in listed.items()
+        copies = {
+            name: (opened[name], record)
+            for name, records in listed.items()
             for record in records
             if record.manifest.id == wanted
         }
+        return copies, failed
 
     # --- how -------------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,6 @@ def scratch_container(image: str, docker_host: str | None = None) -> Iterator[Co
         place,
         "run",
         "--detach",
-        "--rm",
         "--name",
         name,
         "--label",
@@ -95,6 +94,7 @@ def _wait(connection: Connection, place: InContainer) -> None:
     """Until the final server answers: the official image first runs a temporary one for its set-up scripts."""
     deadline = time.monotonic() + _START_SECONDS
     answered = 0
+    state = ("inspect", "--type", "container", "--format", "{{.State.Running}}", place.container)
     while answered < 2:
         try:
             with connect(connection) as session:
@@ -102,24 +102,33 @@ def _wait(connection: Connection, place: InContainer) -> None:
             answered += 1
         except BackupError as error:
             answered = 0
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or _docker(place, *state).strip() != "true":
                 raise VerificationImpossible(
                     f"starting a scratch container of {connection.name}",
-                    f"{error.why}; its last lines: {_docker(place, 'logs', '--tail', '20', place.container)}",
+                    f"{error.why}; its last lines: {_logs(place)}",
                     "docker run it by hand, or set verify.method of this server in homelab.yaml",
                 ) from error
         time.sleep(0.5)
 
 
+def _logs(place: InContainer) -> str:
+    done = _run_docker(place, "logs", "--tail", "20", place.container)
+    return (done.stdout + done.stderr).strip()
+
+
 def _docker(place: InContainer, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            (*place.docker(), *arguments), capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise VerificationImpossible("asking Docker", str(error), "is Docker installed and running?") from error
+    done = _run_docker(place, *arguments)
     if done.returncode != 0:
         raise VerificationImpossible(
             f"docker {arguments[0]}", done.stderr.strip() or f"exit status {done.returncode}", "docker info"
         )
     return done.stdout
+
+
+def _run_docker(place: InContainer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            (*place.docker(), *arguments), capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise VerificationImpossible("asking Docker", str(error), "is Docker installed and running?") from error

@@ -36,7 +36,8 @@ class Relation:
 
 _RELATIONS = """
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name, c.relkind::text AS kind,
-    c.relpersistence::text AS persistence, pg_table_size(c.oid) AS bytes,
+    c.relpersistence::text AS persistence,
+    coalesce(pg_table_size(c.oid), 0) AS bytes, -- NULL: dropped since the snapshot; locking it will tell
     (SELECT e.extname FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e' LIMIT 1) AS extension
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -67,7 +67,7 @@ def scratch_server(
     """
     user = server_user()
     usable = usable_by(user, installation)
-    parent = parent or default_parent()
+    parent = (parent or default_parent()).absolute()
     sweep_scratch(parent)
     folder = _scratch_folder(parent, user)
     try:
@@ -81,6 +81,26 @@ def scratch_server(
             yield server
     finally:
         _remove_scratch(folder)
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A private folder below `parent` (default: /var/tmp) for what must not stay, removed when the block ends.
+
+    When this process is killed, `sweep_scratch` removes it; the next scratch server or folder there calls that.
+    Raises LocalServerFailed when it cannot be made.
+    """
+    parent = parent or default_parent()
+    sweep_scratch(parent)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
+    except OSError as error:
+        raise LocalServerFailed(f"making a scratch folder below {parent}", str(error)) from error
+    try:
+        _write_owner(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -101,6 +121,7 @@ def persistent_server(
     """
     user = server_user()
     usable = usable_by(user, installation)
+    home = home.absolute()  # the server's own folder is another
     make_open(home, 0o711)
     if not user.can("x", home):
         raise LocalServerFailed(
@@ -196,7 +217,10 @@ def _template(installation: Installation, user: OsUser, parent: Path) -> Path | 
                 (aside / "data").rename(template)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    found = template.lstat()
+    try:
+        found = template.lstat()
+    except FileNotFoundError:
+        return None
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == user.uid and not found.st_mode & 0o077
     return template if private else None
 

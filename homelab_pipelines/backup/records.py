@@ -91,7 +91,11 @@ def _read(store: BackupStore, folder: str, objects: list[Listed]) -> BackupRecor
         if not name.startswith(PROOF_PREFIX):
             continue
         try:
-            proofs.append(Proof.from_bytes(get(store, f"{folder}/{name}"), store.location(f"{folder}/{name}")))
+            proof = Proof.from_bytes(get(store, f"{folder}/{name}"), store.location(f"{folder}/{name}"))
+            if (proof.source, proof.id) == (manifest.source, manifest.id):
+                proofs.append(proof)
+            else:
+                unread = f"{name}: it is the proof of {proof.source} {proof.id}, not of this backup"
         except ObjectMissing:
             continue
         except BackupError as error:
@@ -100,7 +104,7 @@ def _read(store: BackupStore, folder: str, objects: list[Listed]) -> BackupRecor
         target=store.name,
         location=store.location(folder),
         manifest=manifest,
-        proofs=[proof for proof in proofs if (proof.source, proof.id) == (manifest.source, manifest.id)],
+        proofs=proofs,
         damage=_damage(manifest, sizes) or unread,
     )
 

@@ -19,6 +19,7 @@ from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
 from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
 from homelab_pipelines.backup.globals_sql import statements
+from homelab_pipelines.backup.local_server import scratch_folder
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
 from homelab_pipelines.backup.pipeline import free_bytes
 from homelab_pipelines.backup.processes import describe_exit
@@ -78,7 +79,8 @@ def spooled(
     A parallel pg_restore needs a file it can seek in; and nothing is restored before the whole object was read and its
     digest found right. Raises BackupDamaged, KeyMissing or a store's error, StoreUnavailable when there is no room.
     """
-    with tempfile.TemporaryDirectory(prefix="homelab-restore-", dir=folder) as name:
+    # Not a plain temporary folder: a killed process would leave the content there, readable without any key.
+    with scratch_folder(folder) as private:
         stored_globals = manifest.object("globals")
         sql: str | None = None
         if stored_globals is not None:
@@ -89,14 +91,14 @@ def spooled(
         if stored_dump is None:
             yield Spooled(None, sql)
             return
-        room = free_bytes(name)
+        room = free_bytes(str(private))
         if room < stored_dump.content_bytes:
             raise StoreUnavailable(
-                f"unpacking {manifest.id} into {name}",
+                f"unpacking {manifest.id} into {private}",
                 f"it takes {stored_dump.content_bytes} bytes, {room} are free",
                 "free some, or name another folder: --scratch",
             )
-        path = Path(name) / "dump.pgc"
+        path = private / "dump.pgc"
         with path.open("wb") as file:
             unpack(store, manifest, stored_dump, identities, _Reporting(file, stored_dump.content_bytes, report))
         yield Spooled(path, sql)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from homelab_pipelines.backup.database_sql import property_statements
 from homelab_pipelines.backup.manifest import DatabaseProperties, StoredObject
 
 
@@ -18,15 +19,23 @@ def restore_commands(
         if stored is None:
             continue
         if role == "dump" and properties is not None:
-            locale = {
-                "libc": f"--lc-collate={properties.collate} --lc-ctype={properties.ctype}",
-                "icu": f"--locale-provider=icu --icu-locale={properties.locale} --locale=C",
-                "builtin": f"--locale-provider=builtin --builtin-locale={properties.locale} --locale=C",
-            }[properties.provider]
-            owner = f" --owner={shlex.quote(properties.owner)}"
-            commands.append(f"createdb --template=template0 --encoding={properties.encoding} {locale}{owner} NEW")
+            commands.append(_createdb(properties))
         decrypt = (
             f"age -d -i KEY {stored.name} | zstd -dc" if stored.name.endswith(".age") else f"zstd -dc {stored.name}"
         )
         commands.append(f"{decrypt} | {consumer}")
+    if properties is not None:
+        statements = property_statements("NEW", properties, owners=True)
+        commands.append(" ".join(["psql -X -d postgres", *(f"-c {shlex.quote(each)}" for each in statements)]))
     return commands
+
+
+def _createdb(properties: DatabaseProperties) -> str:
+    locale = {
+        "libc": [f"--lc-collate={properties.collate}", f"--lc-ctype={properties.ctype}"],
+        "icu": ["--locale-provider=icu", f"--icu-locale={properties.locale}", "--locale=C"],
+        "builtin": ["--locale-provider=builtin", f"--builtin-locale={properties.locale}", "--locale=C"],
+    }[properties.provider]
+    rules = [f"--icu-rules={properties.icu_rules}"] if properties.icu_rules else []
+    options = ["--template=template0", f"--encoding={properties.encoding}", *locale, *rules]
+    return " ".join(["createdb", *map(shlex.quote, options), f"--owner={shlex.quote(properties.owner)}", "NEW"])

@@ -52,6 +52,26 @@ def _security_labels(oid: str, catalogue: str) -> str:
 
 _COMMENT_OF_INDEX = _comment("i.indexrelid", "pg_class")
 _COMMENT_OF_LARGE_OBJECT = _comment("m.oid", "pg_largeobject")
+# Kinds whose definition, as it is queried below, leaves the comment out.
+_COMMENTED_ELSEWHERE = ", ".join(
+    f"'pg_catalog.{catalogue}'::regclass"
+    for catalogue in (
+        "pg_cast",
+        "pg_collation",
+        "pg_conversion",
+        "pg_event_trigger",
+        "pg_extension",
+        "pg_foreign_data_wrapper",
+        "pg_foreign_server",
+        "pg_language",
+        "pg_opclass",
+        "pg_operator",
+        "pg_opfamily",
+        "pg_publication",
+        "pg_ts_config",
+        "pg_ts_dict",
+    )
+)
 _RELATION = "quote_ident(n.nspname) || '.' || quote_ident(c.relname)"
 _FROM_RELATION = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
 _OWN_RELATION = f"{_USER_SCHEMA} AND {_own('pg_class', 'c.oid')}"
@@ -90,6 +110,7 @@ def _relations(version: int) -> list[str]:
                     "acldefault('r'", "acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::CHARACTER1"
                 ),
                 _options("c.reloptions"),
+                _options("(SELECT toast.reloptions FROM pg_catalog.pg_class toast WHERE toast.oid = c.reltoastrelid)"),
                 "c.relrowsecurity",
                 "c.relforcerowsecurity",
                 "c.relreplident",
@@ -155,7 +176,7 @@ def _relations(version: int) -> list[str]:
 def _table_parts(version: int) -> list[str]:
     constraint_kinds = "'c', 'f', 'p', 'u', 'x'"
     return [
-        f"""SELECT 'index ' || quote_ident(n.nspname) || '.' || i.indexrelid::regclass::text AS identity,
+        f"""SELECT 'index ' || i.indexrelid::regclass::text AS identity,
             {_text("pg_get_indexdef(i.indexrelid)", "i.indisclustered", "i.indisreplident", _COMMENT_OF_INDEX)}
             AS definition FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -188,8 +209,14 @@ def _table_parts(version: int) -> list[str]:
         } AS definition FROM pg_catalog.pg_policy p JOIN {_FROM_RELATION} ON c.oid = p.polrelid
             WHERE {_OWN_RELATION}""",
         f"""SELECT 'statistics ' || quote_ident(n.nspname) || '.' || quote_ident(s.stxname) AS identity,
-            {_text("pg_get_statisticsobjdef(s.oid)", "s.stxowner::regrole", _comment("s.oid", "pg_statistic_ext"))}
-            AS definition FROM pg_catalog.pg_statistic_ext s
+            {
+            _text(
+                "pg_get_statisticsobjdef(s.oid)",
+                "s.stxowner::regrole",
+                "nullif(s.stxstattarget, -1)",
+                _comment("s.oid", "pg_statistic_ext"),
+            )
+        } AS definition FROM pg_catalog.pg_statistic_ext s
             JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
             WHERE {_USER_SCHEMA} AND {_own("pg_statistic_ext", "s.oid")}""",
     ]
@@ -240,6 +267,21 @@ def _routines_and_types() -> list[str]:
             {_text("o.oprcode", "o.oprowner::regrole", "o.oprrest", "o.oprjoin", "o.oprcom::regoper")}
             AS definition FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
             WHERE o.oprcode <> 0 AND {_USER_SCHEMA} AND {_own("pg_operator", "o.oid")}""",
+        f"""SELECT 'operator family ' || quote_ident(n.nspname) || '.' || quote_ident(f.opfname) || ' ' || m.amname
+            AS identity,
+            {
+            _text(
+                "f.opfowner::regrole",
+                "SELECT string_agg(concat_ws(' ', o.amopstrategy, o.amopopr::regoperator, o.amoppurpose), ', '"
+                " ORDER BY o.amopstrategy, o.amopopr::regoperator::text COLLATE BYTES)"
+                " FROM pg_catalog.pg_amop o WHERE o.amopfamily = f.oid",
+                "SELECT string_agg(concat_ws(' ', p.amprocnum, p.amproc::regprocedure), ', '"
+                " ORDER BY p.amprocnum, p.amproc::regprocedure::text COLLATE BYTES)"
+                " FROM pg_catalog.pg_amproc p WHERE p.amprocfamily = f.oid",
+            )
+        } AS definition FROM pg_catalog.pg_opfamily f JOIN pg_catalog.pg_am m ON m.oid = f.opfmethod
+            JOIN pg_catalog.pg_namespace n ON n.oid = f.opfnamespace
+            WHERE {_USER_SCHEMA} AND {_own("pg_opfamily", "f.oid")}""",
         f"""SELECT 'operator class ' || quote_ident(n.nspname) || '.' || quote_ident(o.opcname) || ' '
             || m.amname AS identity, {_text("o.opcintype::regtype", "o.opcdefault", "o.opcowner::regrole")}
             AS definition FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod
@@ -249,6 +291,10 @@ def _routines_and_types() -> list[str]:
 
 
 def _others(version: int) -> list[str]:
+    return [*_text_search_and_conversions(), *_replication(version), *_foreign(), *_of_the_database()]
+
+
+def _text_search_and_conversions() -> list[str]:
     return [
         f"""SELECT 'collation ' || quote_ident(n.nspname) || '.' || quote_ident(l.collname) AS identity,
             {_text("l.collprovider", "l.collcollate", "l.collctype", "l.collisdeterministic", "l.collowner::regrole")}
@@ -275,6 +321,23 @@ def _others(version: int) -> list[str]:
         f"""SELECT 'cast ' || s.castsource::regtype::text || ' as ' || s.casttarget::regtype::text AS identity,
             {_text("nullif(s.castfunc, 0)::regprocedure", "s.castcontext", "s.castmethod")} AS definition
             FROM pg_catalog.pg_cast s WHERE s.oid >= 16384 AND {_own("pg_cast", "s.oid")}""",
+    ]
+
+
+def _replication(version: int) -> list[str]:
+    rows = (
+        "pg_get_expr(r.prqual, r.prrelid), (SELECT string_agg(quote_ident(a.attname), ',' ORDER BY a.attname)"
+        " FROM pg_catalog.pg_attribute a WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs))"
+        if version >= 150000
+        else "NULL"
+    )
+    schemas = (
+        "SELECT string_agg(s.pnnspid::regnamespace::text, ' ' ORDER BY s.pnnspid::regnamespace::text COLLATE BYTES)"
+        " FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = p.oid"
+        if version >= 150000
+        else "NULL"
+    )
+    return [
         f"""SELECT 'event trigger ' || quote_ident(e.evtname) AS identity,
             {_text("e.evtevent", "e.evtowner::regrole", "e.evtfoid::regproc", "e.evtenabled", "e.evttags::text")}
             AS definition FROM pg_catalog.pg_event_trigger e WHERE {_own("pg_event_trigger", "e.oid")}""",
@@ -287,10 +350,36 @@ def _others(version: int) -> list[str]:
                 "p.pubupdate",
                 "p.pubdelete",
                 "p.pubtruncate",
-                "SELECT string_agg(r.prrelid::regclass::text, ' ' ORDER BY r.prrelid::regclass::text COLLATE BYTES)"
+                "p.pubviaroot",
+                f"SELECT string_agg(concat_ws(' ', r.prrelid::regclass::text, {rows}), ', '"
+                " ORDER BY r.prrelid::regclass::text COLLATE BYTES)"
                 " FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid",
+                schemas,
             )
         } AS definition FROM pg_catalog.pg_publication p WHERE {_own("pg_publication", "p.oid")}""",
+    ]
+
+
+def _foreign() -> list[str]:
+    return [
+        f"""SELECT 'foreign data wrapper ' || quote_ident(w.fdwname) AS identity,
+            {
+            _text(
+                "w.fdwowner::regrole",
+                "nullif(w.fdwhandler, 0)::regproc",
+                "nullif(w.fdwvalidator, 0)::regproc",
+                _options("w.fdwoptions"),
+                _privileges("w.fdwacl", "F", "w.fdwowner"),
+            )
+        } AS definition FROM pg_catalog.pg_foreign_data_wrapper w WHERE {_own("pg_foreign_data_wrapper", "w.oid")}""",
+        # Only the names of its options: their values hold passwords, which a digest would let others guess at.
+        f"""SELECT 'user mapping of ' || quote_ident(u.usename) || ' on ' || quote_ident(u.srvname) AS identity,
+            {
+            _text(
+                "SELECT string_agg(split_part(o, '=', 1), ' ' ORDER BY split_part(o, '=', 1) COLLATE BYTES)"
+                " FROM unnest(u.umoptions) o"
+            )
+        } AS definition FROM pg_catalog.pg_user_mappings u""",
         f"""SELECT 'foreign server ' || quote_ident(s.srvname) AS identity,
             {
             _text(
@@ -302,6 +391,18 @@ def _others(version: int) -> list[str]:
                 "SELECT w.fdwname FROM pg_catalog.pg_foreign_data_wrapper w WHERE w.oid = s.srvfdw",
             )
         } AS definition FROM pg_catalog.pg_foreign_server s WHERE {_own("pg_foreign_server", "s.oid")}""",
+    ]
+
+
+def _of_the_database() -> list[str]:
+    return [
+        f"""SELECT 'comment on ' || i.type || ' ' || i.identity AS identity, d.description AS definition
+            FROM pg_catalog.pg_description d, pg_catalog.pg_identify_object(d.classoid, d.objoid, d.objsubid) i
+            WHERE d.objoid >= 16384 AND d.classoid IN ({_COMMENTED_ELSEWHERE}) AND NOT EXISTS
+            (SELECT FROM pg_catalog.pg_depend m
+             WHERE m.classid = d.classoid AND m.objid = d.objoid AND m.deptype = 'e')""",
+        """SELECT 'schema of extension ' || quote_ident(e.extname) AS identity, n.nspname::text AS definition
+            FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace""",
         f"""SELECT 'language ' || quote_ident(l.lanname) AS identity,
             {_text("l.lanowner::regrole", "l.lanpltrusted", _privileges("l.lanacl", "l", "l.lanowner"))} AS definition
             FROM pg_catalog.pg_language l WHERE l.oid >= 16384 AND {_own("pg_language", "l.oid")}""",

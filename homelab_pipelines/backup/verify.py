@@ -21,6 +21,7 @@ from homelab_pipelines.backup.errors import (
     ProgramMissing,
     RestoreFailed,
     SourceRefused,
+    StoreRefused,
     StoreUnavailable,
     VerificationImpossible,
 )
@@ -114,20 +115,26 @@ def verify_backup(
 
     `copies` has, by target, the store and the record of the same backup id. The first undamaged copy is restored and
     compared; the others are re-read and must have the same digests. Raises KeyMissing or VerificationImpossible when a
-    restore cannot be tried at all: then nothing is recorded, for nothing is known.
+    restore cannot be tried at all: then nothing is recorded, for nothing is known. Raises a store's error when a target
+    cannot be read or written; what was proven of the other targets is recorded all the same.
     """
     report = progress or (lambda step, done, expected: None)
     checked_at = now or datetime.now(UTC)
     proofs: list[Proof] = []
     restored: Proof | None = None
+    unreachable: list[StoreUnavailable | StoreRefused] = []
     for target, (store, record) in copies.items():
         report(f"reading the copy on {target}", 0, 0)
-        if restored is None or not _same_objects(record, copies[restored.target][1]):
-            proof = _restored(target, store, record, identities, choice, checked_at, report)
-            restored = proof if proof.result != "damaged" else restored
-            proofs.append(proof)
+        try:
+            if restored is None or not _same_objects(record, copies[restored.target][1]):
+                proof = _restored(target, store, record, identities, choice, checked_at, report)
+                restored = proof if proof.result != "damaged" else restored
+                proofs.append(proof)
+                continue
+            proof = _reread(target, store, record, checked_at)
+        except (StoreUnavailable, StoreRefused) as error:
+            unreachable.append(error)
             continue
-        proof = _reread(target, store, record, checked_at)
         if proof.result == "equal":
             proof = proof.model_copy(
                 update={
@@ -140,8 +147,12 @@ def verify_backup(
             )
         proofs.append(proof)
     for proof in proofs:
-        store, record = copies[proof.target]
-        add_proof(store, proof, new_proof_name(checked_at))
+        try:
+            add_proof(copies[proof.target][0], proof, new_proof_name(checked_at))
+        except (StoreUnavailable, StoreRefused) as error:
+            unreachable.append(error)
+    if unreachable:
+        raise unreachable[0]
     return proofs
 
 
@@ -192,7 +203,7 @@ def _restored(
                 outcome |= _try_globals(server, store, manifest, identities, report)
             else:
                 outcome |= _try_database(server, store, record, identities, choice, report)
-        except (KeyMissing, StoreUnavailable, VerificationImpossible):
+        except (KeyMissing, StoreUnavailable, StoreRefused, VerificationImpossible):
             raise
         except BackupDamaged as error:
             outcome |= {"result": "damaged", "differences": [f"{error.what}: {error.why}"]}
@@ -221,12 +232,13 @@ def _try_database(
     name = Source.parse(record.manifest.source).database or "restored"
     if server.shared or name in ("postgres", "template1"):
         name = f"homelab_verify_{record.manifest.id.rpartition('-')[2]}"
+    if server.shared:
+        _drop(server.connection, name)  # left there by a killed verification of the same backup
     try:
         result = restore_database(server.connection, name, store, record, identities, options, report)
     finally:
         if server.shared:
-            with connect(server.connection) as session:
-                session.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            _drop(server.connection, name)
     return {
         "result": "different" if result.differences else "equal",
         "differences": result.differences,
@@ -234,6 +246,11 @@ def _try_database(
         "restore_seconds": round(result.seconds, 3),
         "compare_seconds": round(result.compare_seconds, 3),
     }
+
+
+def _drop(connection: Connection, name: str) -> None:
+    with connect(connection) as session:
+        session.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 def _try_globals(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.manifest import BackupRecord
@@ -12,37 +14,56 @@ from homelab_pipelines.commands.output import print_json, say, show
 from homelab_pipelines.report import backup_rows, backup_table, readable_bytes
 
 
-def open_stores(addresses: tuple[str, ...], endpoint: str | None) -> list[BackupStore]:
-    """The stores named by hand, else every target of the inventory."""
+def open_stores(addresses: tuple[str, ...], endpoint: str | None) -> tuple[list[BackupStore], list[str]]:
+    """The stores named by hand, else every target of the inventory; and what is wrong with those left out.
+
+    Raises the error of a store that was named by hand.
+    """
     if addresses:
-        return [open_store(address, endpoint=endpoint) for address in addresses]
-    return [store for _, store in ConfiguredBackups.from_environment().stores()]
+        return [open_store(address, endpoint=endpoint) for address in addresses], []
+    opened, failed = ConfiguredBackups.from_environment().open_stores()
+    return list(opened.values()), [str(error) for error in failed.values()]
 
 
 def list_backups(name: str | None, addresses: tuple[str, ...], endpoint: str | None, as_json: bool) -> int:
-    """Print every backup; 1 when a store could not be read or holds what is no backup."""
+    """Print every backup, or one source's; 1 when it has none, a store cannot be read, or a manifest is not valid."""
     records: list[BackupRecord] = []
-    failed = False
-    for store in open_stores(addresses, endpoint):
+    stores, faults = open_stores(addresses, endpoint)
+    for store in stores:
         try:
             listing = list_store(store)
         except BackupError as error:
-            say(str(error))
-            failed = True
+            faults.append(str(error))
             continue
         records += listing.backups
-        for leftover in listing.leftovers:
-            if leftover.unreadable is not None:
-                say(f"{store.location(leftover.folder)}: not listed, its manifest is not valid: {leftover.unreadable}")
-                failed = True
-    rows = [row for row in backup_rows(records) if name in (None, row["source"], row["database"])]
+        faults += [
+            f"{store.location(leftover.folder)}: not listed, its manifest is not valid: {leftover.unreadable}"
+            for leftover in listing.leftovers
+            if leftover.unreadable is not None
+        ]
+    rows = backup_rows(records)
+    if name is not None:
+        rows = [row for row in rows if row["source"] in _meant(name, rows, addresses)]
+        if not rows:
+            places = ", ".join(store.name for store in stores) or "any store"
+            faults.append(f"there is no backup of {name!r} in {places}\n  next: homelab backups, for all of them")
+    for fault in faults:
+        say(fault)
     if as_json:
         print_json(rows)
     elif rows:
         show(backup_table(rows))
-    else:
-        say("no backups yet; next: homelab backup")
-    return 1 if failed else 0
+    elif not faults:
+        say("no backups yet\n  next: homelab backup")
+    return 1 if faults else 0
+
+
+def _meant(name: str, rows: list[dict[str, Any]], addresses: tuple[str, ...]) -> set[str]:
+    """The ids of the sources that a person means by a name."""
+    ids = {row["source"] for row in rows if name in (row["source"], row["database"])}
+    if not ids and not addresses and (known := ConfiguredBackups.from_environment().find_source(name)):
+        return {known.id}
+    return ids
 
 
 def prune_targets(dry_run: bool, as_json: bool) -> int:
@@ -52,8 +73,10 @@ def prune_targets(dry_run: bool, as_json: bool) -> int:
 
     configured = ConfiguredBackups.from_environment()
     settings = configured.homelab.backups
-    rows, failed = [], False
-    for name, store in configured.stores():
+    opened, unopened = configured.open_stores()
+    faults = [str(error) for error in unopened.values()]
+    rows = []
+    for name, store in opened.items():
         try:
             done = prune(
                 store,
@@ -64,21 +87,20 @@ def prune_targets(dry_run: bool, as_json: bool) -> int:
                 dry_run=dry_run,
             )
         except BackupError as error:
-            say(str(error))
-            failed = True
+            faults.append(str(error))
             continue
         for source, plan in done.plans.items():
             rows += [{"target": name, "source": source, **row} for row in explain(plan)]
-        for line in (*done.alerts, *(f"not deleted: {line}" for line in done.refused)):
-            say(f"{name}: {line}")
-            failed = True
+        faults += [f"{name}: {line}" for line in (*done.alerts, *(f"not deleted: {line}" for line in done.refused))]
         verb = "would free" if dry_run else "freed"
         say(f"{name}: {verb} {readable_bytes(done.bytes_freed)}; {len(done.swept)} leftovers")
+    for fault in faults:
+        say(fault)
     if as_json:
         print_json(rows)
     else:
         _show_plan(rows)
-    return 1 if failed else 0
+    return 1 if faults else 0
 
 
 def _show_plan(rows: list[dict[str, str]]) -> None:

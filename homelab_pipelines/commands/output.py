@@ -20,10 +20,10 @@ def say(text: str) -> None:
 
 
 def show(renderable: Any) -> None:
-    """A table or text with markup on standard output."""
+    """A table or text with markup on standard output; wide where that is no terminal, so that no line is broken."""
     from rich.console import Console  # lazy: 40 ms that --json need not pay
 
-    Console().print(renderable)
+    Console(width=None if sys.stdout.isatty() else 160).print(renderable)
 
 
 Progress = Callable[[str, int, int], None]

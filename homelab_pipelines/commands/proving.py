@@ -9,12 +9,12 @@ from typing import Any
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from homelab_pipelines.backup.configured import ConfiguredBackups
+from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path
 from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError, KeyMissing, ObjectMissing, RestoreFailed
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord, Proof
-from homelab_pipelines.backup.records import list_store, newest, read_backup
+from homelab_pipelines.backup.records import list_store, read_backup
 from homelab_pipelines.backup.restore import RestoreOptions, restore_database
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import parse_identities
@@ -23,25 +23,27 @@ from homelab_pipelines.commands.listing import open_stores
 from homelab_pipelines.commands.output import print_json, progress_bar, say, show
 from homelab_pipelines.report import readable_bytes
 
+_DSN_EXAMPLE = "postgresql://user@host:5432/new_database"
+_DSN_PARTS = {"host", "port", "user", "password", "dbname", "sslmode"}
+
 
 def verify_backups(name: str | None, backup_id: str | None, as_json: bool) -> int:
     """Restore and compare the newest backup of one source, or of each; 0 only when every copy is proven."""
     configured = ConfiguredBackups.from_environment()
-    if name is None:
-        servers = configured.homelab.databases
-        sources = [*configured.instances().values(), *(Source(server, None) for server in servers)]
-    else:
-        sources = [_known(configured, name)]
+    sources = configured.sources() if name is None else [_known(configured, name)]
     proofs: list[Proof] = []
     failed = False
     for source in sources:
-        copies = configured.copies(source, backup_id)
-        if not copies:
-            wanted = f"backup {backup_id}" if backup_id else "a backup"
-            say(f"{source.id}: no target holds {wanted}\n  next: homelab backup")
-            failed = True
-            continue
         try:
+            copies, unread = configured.copies(source, backup_id)
+            for error in unread.values():
+                say(str(error))
+                failed = True
+            if not copies:
+                wanted = f"backup {backup_id}" if backup_id else "a backup"
+                say(f"{source.id}: no target holds {wanted}\n  next: homelab backup")
+                failed = True
+                continue
             with progress_bar(source.id) as progress:
                 proofs += verify_backup(
                     copies, configured.identities(), configured.scratch_choice(source.server), progress=progress
@@ -68,7 +70,9 @@ def restore_backup(
     as_json: bool,
 ) -> int:
     """Restore a backup; 0 only when the restored copy was found equal (or was not to be compared)."""
-    store, record = _find(name, backup_id, open_stores(addresses, endpoint))
+    stores, faults = open_stores(addresses, endpoint)
+    known = None if addresses else ConfiguredBackups.from_environment().find_source(name)
+    store, record = _find(known.id if known else name, backup_id, stores, faults)
     connection, database = _destination(record, into, new_database)
     identities = _identities(record, identity)
     with progress_bar(f"restoring {record.manifest.source}") as progress:
@@ -110,9 +114,14 @@ def _known(configured: ConfiguredBackups, name: str) -> Source:
     return source
 
 
-def _find(name: str, backup_id: str | None, stores: list[BackupStore]) -> tuple[BackupStore, BackupRecord]:
-    """The newest undamaged backup of what `name` means, or the one asked for, on the first store that has it."""
-    errors, found = [], []
+def _find(
+    name: str, backup_id: str | None, stores: list[BackupStore], faults: list[str]
+) -> tuple[BackupStore, BackupRecord]:
+    """The newest sound backup of what `name` means, or the one asked for, on a store whose copy is sound.
+
+    Says what stood in the way of a newer one, or of looking for one.
+    """
+    found: list[tuple[BackupStore, BackupRecord]] = []
     for store in stores:
         try:
             source_id = _source_in(store, name)
@@ -120,16 +129,30 @@ def _find(name: str, backup_id: str | None, stores: list[BackupStore]) -> tuple[
                 continue
             if backup_id is not None:
                 found.append((store, read_backup(store, source_id, backup_id)))
-            elif (record := newest(r for r in list_store(store, source_id).backups if not r.damage)) is not None:
-                found.append((store, record))
+                continue
+            listing = list_store(store, source_id)
         except BackupError as error:
-            errors.append(str(error))
-    if found:
-        return max(found, key=lambda pair: pair[1].taken_at)
+            faults.append(str(error))
+            continue
+        found += [(store, record) for record in listing.backups]
+        faults += [
+            f"{store.location(leftover.folder)}: its manifest is not valid: {leftover.unreadable}"
+            for leftover in listing.leftovers
+            if leftover.unreadable is not None
+        ]
+    sound = [pair for pair in found if not pair[1].damage]
+    if backup_id is None:
+        faults += [f"{record.location}: {record.damage}" for _, record in found if record.damage]
+    elif not sound:
+        sound = found  # named by its id: the restore itself says what is wrong with it
+    if sound:
+        for fault in faults:
+            say(f"note: {fault}")
+        return max(sound, key=lambda pair: (pair[1].taken_at, pair[1].status != "failed"))
     places = ", ".join(store.name for store in stores) or "no store"
     wanted = f"backup {backup_id} of {name!r}" if backup_id else f"a whole backup of {name!r}"
-    if errors:
-        raise RestoreFailed(f"finding {wanted}", "; ".join(errors), "homelab backups")
+    if faults:
+        raise RestoreFailed(f"finding {wanted}", "; ".join(faults), "homelab backups")
     raise ObjectMissing(f"finding {wanted}", f"there is none in {places}", "homelab backups")
 
 
@@ -154,21 +177,36 @@ def _destination(record: BackupRecord, into: str | None, new_database: str | Non
                 f"restoring {record.manifest.source}", f"the inventory has no server {server!r}", "name one: --into DSN"
             )
         return configured.connection(server), str(new_database)
-    try:
-        parts: dict[str, Any] = conninfo_to_dict(into)
-    except ProgrammingError as error:
-        raise RestoreFailed("reading --into", str(error).strip(), "postgresql://user@host:5432/new_database") from None
-    database = parts.get("dbname")
-    if not database:
-        raise RestoreFailed("reading --into", "it names no database", "postgresql://user@host:5432/new_database")
+    parts = _dsn(into)
     place = Direct(
         str(parts.get("host") or os.environ.get("PGHOST") or _socket_folder()),
-        int(parts.get("port") or os.environ.get("PGPORT") or 5432),
+        _port(str(parts.get("port") or os.environ.get("PGPORT") or 5432)),
         str(parts.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"),
     )
     user = str(parts.get("user") or os.environ.get("PGUSER") or "postgres")
     password = parts.get("password") or os.environ.get("PGPASSWORD")
-    return Connection(str(place), place, user, str(password) if password else None), str(database)
+    return Connection(str(place), place, user, str(password) if password else None), str(parts["dbname"])
+
+
+def _dsn(text: str) -> dict[str, Any]:
+    """The parts of --into; what is not understood is refused. Never repeats the text, which may hold a password."""
+    try:
+        parts: dict[str, Any] = conninfo_to_dict(text)
+    except ProgrammingError:
+        raise RestoreFailed("reading --into", "it is not a connection string", _DSN_EXAMPLE) from None
+    if unknown := sorted(set(parts) - _DSN_PARTS):
+        raise RestoreFailed(
+            "reading --into", f"{', '.join(unknown)} cannot be said here", f"only {', '.join(sorted(_DSN_PARTS))}"
+        )
+    if not parts.get("dbname"):
+        raise RestoreFailed("reading --into", "it names no database", _DSN_EXAMPLE)
+    return parts
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise RestoreFailed("reading --into", f"{text!r} is not a port", _DSN_EXAMPLE)
+    return int(text)
 
 
 def _socket_folder() -> str:
@@ -179,11 +217,18 @@ def _identities(record: BackupRecord, identity: str | None) -> list[Any]:
     if not record.manifest.recipients:
         return []
     if identity is None:
+        if not inventory_path().exists():
+            raise KeyMissing(
+                f"opening {record.manifest.source} {record.manifest.id}",
+                f"it is encrypted, and there is no {inventory_path().name} here that names an identity",
+                "give the file of its age identity: --identity FILE",
+            )
         return ConfiguredBackups.from_environment().identities()
     try:
         return parse_identities(Path(identity).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyMissing(f"reading {identity}", str(error), "give the file that age-keygen wrote") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not text"
+        raise KeyMissing(f"reading {identity}", why, "give the file that age-keygen wrote: --identity FILE") from None
 
 
 def _show_proofs(proofs: list[Proof]) -> None:

@@ -15,7 +15,14 @@ from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.commands.output import say, show
 from homelab_pipelines.inventory.loader import load
-from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
+from homelab_pipelines.local_deployment import (
+    Deployment,
+    launch,
+    only_one,
+    run_state,
+    running,
+    unfinished_before,
+)
 from homelab_pipelines.report import backup_rows, backup_table
 
 JOB = "nightly_backup"
@@ -26,38 +33,49 @@ class _Stopped(BaseException):
 
 
 def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
-    """Start everything, run the nightly job if no fresh proof is there, show the table; 0 when all ended well."""
+    """Start everything, run the nightly job if no fresh proof is there, show the table, and stay until Ctrl-C.
+
+    0 when all that was asked for was done; 130 when a signal came before that.
+    """
     stop = threading.Event()
     previous = {each: signal.signal(each, lambda *_: _stop(stop)) for each in (signal.SIGINT, signal.SIGTERM)}
+    outcome: int | None = None
+    started_any = False
     try:
         with ExitStack() as stack:
             started = time.monotonic()
+            stack.enter_context(only_one(deployment))
+            started_any = True
             _demo(deployment, stack)
             configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
             for server, names in configured.discover().items():
                 say(f"server {server}: {', '.join(names) or 'no database is chosen'}")
             say("starting Dagster (code server, daemon, webserver) …")
+            begun = datetime.now(UTC)
             check = stack.enter_context(running(deployment))
             say(f"Dagster is up after {time.monotonic() - started:.0f} s")
-            outcome = 0
-            if run and not _fresh(configured):
-                outcome = _first_run(deployment, check)
+            _end_abandoned(deployment, begun)
+            done = _first_run(deployment, check) if run and not _fresh(configured) else 0
             rows = _newest_rows(configured)
             show(backup_table(rows, title="newest backups"))
-            for name, store in configured.stores():
+            for name, store in configured.open_stores()[0].items():
                 say(f"{name}: {store.location('')}")
-            if any(row["status"] != "verified" for row in rows) or not rows:
-                outcome = 1
-            say(f"\nDagster UI: {deployment.url}\nCtrl-C ends everything that was started here.")
+            if run and not _proven(configured, rows):
+                done = 1
+            say(f"\nDagster UI: {deployment.url}")
+            outcome = done
+            if stay:
+                say("Ctrl-C ends everything that was started here.")
             while stay and not stop.wait(1.0):
                 check()
             return outcome
     except _Stopped:
-        return 130
+        return 130 if outcome is None else outcome
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)
-        say("everything that was started here has ended")
+        if started_any:
+            say("everything that was started here has ended")
 
 
 def _stop(stop: threading.Event) -> None:
@@ -103,7 +121,7 @@ def _first_run(deployment: Deployment, check: Callable[[], None]) -> int:
 
 
 def _fresh(configured: ConfiguredBackups) -> bool:
-    """Whether every source has a verified backup no older than promised, so that nothing need be run now."""
+    """Whether every source has a proven backup on every target, no older than promised: then nothing need be run."""
     newest = {row["source"]: row for row in _newest_rows(configured)}
     now, promised = datetime.now(UTC), configured.homelab.backups.promise.age
     return all(
@@ -111,19 +129,41 @@ def _fresh(configured: ConfiguredBackups) -> bool:
         and row["status"] == "verified"
         and set(row["targets"]) == set(configured.homelab.backups.targets)
         and now - datetime.fromisoformat(row["taken_at"]) < promised
-        for source in configured.instances().values()
+        for source in configured.sources()
     )
 
 
+def _proven(configured: ConfiguredBackups, rows: list[dict[str, Any]]) -> bool:
+    return {row["source"] for row in rows if row["status"] == "verified"} >= {s.id for s in configured.sources()}
+
+
 def _newest_rows(configured: ConfiguredBackups) -> list[dict[str, Any]]:
-    """The newest backup of every source."""
+    """The newest backup of every source that the inventory still has."""
     records = []
-    for _, store in configured.stores():
+    opened, failed = configured.open_stores()
+    for store in opened.values():
         try:
             records += list_store(store).backups
         except BackupError as error:
-            say(str(error))
+            failed[store.name] = error
+    for reason in failed.values():
+        say(str(reason))
+    known = {source.id for source in configured.sources()}
     newest: dict[str, dict[str, Any]] = {}
     for row in backup_rows(records):
-        newest.setdefault(row["source"], row)
+        if row["source"] in known:
+            newest.setdefault(row["source"], row)
     return sorted(newest.values(), key=lambda row: str(row["source"]))
+
+
+def _end_abandoned(deployment: Deployment, begun: datetime) -> None:
+    """What a former `homelab up` was killed in the middle of: it would hold its server's pool for a day."""
+    if not unfinished_before(deployment, begun):
+        return
+    from dagster import DagsterInstance  # lazy: seconds that only this case pays
+
+    from homelab_pipelines.commands.abandoned_runs import end_abandoned
+
+    with DagsterInstance.from_config(str(deployment.dagster_home)) as instance:
+        for run_id in end_abandoned(instance, begun, launched_too=True):
+            say(f"run {run_id} was left behind by a process that is gone: marked as failed")

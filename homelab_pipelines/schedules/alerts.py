@@ -1,10 +1,11 @@
 """Sensors that tell people: a run that failed, a check that did not pass, and pings to a dead man's switch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from homelab_pipelines.observability.alerts import PingEvent
 from homelab_pipelines.resources.alerts import AlertsResource
 
 if TYPE_CHECKING:  # Dagster exports the function that makes one, not its type
@@ -19,60 +20,78 @@ def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[
 
     @dg.run_failure_sensor(
         name="alert_on_failed_run",
+        description="Tells the alert receivers of homelab.yaml which job and step failed, and why.",
         monitored_jobs=[job],
         default_status=running,
         minimum_interval_seconds=_INTERVAL_SECONDS,
     )
     def alert_on_failed_run(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
-        failures = [_failure_text(event) for event in context.get_step_failure_events()]
-        # An asset that a failed one held back is a failure too; the first cause is what a person needs.
-        body = "\n\n".join(failures) or context.failure_event.message or "the run ended without a word"
+        checks = list(failed_checks(context.instance, context.dagster_run.run_id))
+        steps = [_failure_text(event) for event in context.get_step_failure_events()]
+        # A blocking check fails its step as well, with its name alone; the check itself says why.
+        causes = [*(each for each in steps if not (checks and "blocking asset check" in each)), *checks]
+        body = "\n\n".join(causes) or context.failure_event.message or "the run ended without a word"
         _send(context, alerts, f"homelab: {context.dagster_run.job_name} failed", body)
 
     @dg.run_status_sensor(
         name="alert_on_failed_checks",
+        description="Tells the alert receivers of homelab.yaml which checks did not pass in a run that ended well.",
         run_status=dg.DagsterRunStatus.SUCCESS,
         monitored_jobs=[job],
         default_status=running,
         minimum_interval_seconds=_INTERVAL_SECONDS,
     )
     def alert_on_failed_checks(context: dg.RunStatusSensorContext, alerts: AlertsResource) -> None:
-        entries = context.instance.all_logs(
-            context.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        )
-        failed = [
-            f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}: {evaluation.description or 'not passed'}"
-            for entry in entries
-            if entry.dagster_event is not None
-            and not (evaluation := entry.dagster_event.asset_check_evaluation_data).passed
-        ]
+        failed = list(failed_checks(context.instance, context.dagster_run.run_id))
         if failed:
-            title = f"homelab: {context.dagster_run.job_name} ended, with {len(failed)} failed checks"
-            _send(context, alerts, title, "\n".join(failed))
+            word = "check" if len(failed) == 1 else "checks"
+            title = f"homelab: {context.dagster_run.job_name} ended, with {len(failed)} failed {word}"
+            _send(context, alerts, title, "\n\n".join(failed))
 
     sensors: list[dg.SensorDefinition] = [alert_on_failed_run, alert_on_failed_checks]
     return [*sensors, *_ping_sensors(job)] if pings else sensors
 
 
+def failed_checks(instance: dg.DagsterInstance, run_id: str, warnings: bool = True) -> Iterator[str]:
+    """The checks of a run that did not pass, each with its cause; with or without those that only warn."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        event = entry.dagster_event
+        if event is None or (found := event.asset_check_evaluation_data).passed:
+            continue
+        if warnings or found.severity is dg.AssetCheckSeverity.ERROR:
+            yield f"{found.asset_key.to_user_string()} {found.check_name}: {found.description or 'not passed'}"
+
+
 def _ping_sensors(job: "UnresolvedAssetJobDefinition") -> list[dg.SensorDefinition]:
-    statuses = {
+    """One for each status that is pinged; a run that ended well with failed checks is pinged as a failure."""
+    statuses: dict[PingEvent, dg.DagsterRunStatus] = {
         "start": dg.DagsterRunStatus.STARTED,
         "success": dg.DagsterRunStatus.SUCCESS,
         "fail": dg.DagsterRunStatus.FAILURE,
     }
 
-    def sensor(event: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
+    def sensor(event: PingEvent, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
         @dg.run_status_sensor(
             name=f"ping_{event}",
+            description=f"Pings the monitor of homelab.yaml: {event}.",
             run_status=status,
             monitored_jobs=[job],
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=_INTERVAL_SECONDS,
         )
         def ping(context: dg.RunStatusSensorContext, alerts: AlertsResource) -> None:
-            failed = alerts.ping(event, f"{context.dagster_run.job_name} {context.dagster_run.run_id}")  # type: ignore[arg-type]
-            if failed:
-                context.log.warning(failed)
+            run = context.dagster_run
+            message = f"{run.job_name} {run.run_id}"
+            told = event
+            if event == "start":
+                now = context.instance.get_run_by_id(run.run_id)
+                if now is not None and now.is_finished:
+                    return  # a short run: a start after its end would say that it still goes on
+            elif event == "success":
+                failed = list(failed_checks(context.instance, run.run_id, warnings=False))
+                told, message = ("fail", "\n".join([message, *failed])) if failed else (event, message)
+            if problem := alerts.ping(told, message):
+                context.log.warning(problem)
 
         return ping
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from homelab_pipelines.assets.common import GROUP, asset_kinds
+from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name
 from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.local_server import sweep_scratch
@@ -21,7 +21,7 @@ def retention_asset(target: str, kind: str, upstream: Sequence[dg.AssetKey], own
     key = dg.AssetKey(["backup_retention", target])
 
     @dg.multi_asset(
-        name=f"backup_retention__{target.replace('-', '_')}",
+        name=op_name("backup_retention", target),
         specs=[
             dg.AssetSpec(
                 key,

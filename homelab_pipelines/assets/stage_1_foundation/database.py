@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from homelab_pipelines.assets.common import GROUP, asset_kinds, identifier, pool
+from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
 from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.layout import Source
@@ -17,14 +17,17 @@ def database_asset(instance: str, source: Source, owner: str | None) -> dg.Asset
     key = dg.AssetKey(["database", instance])
 
     @dg.multi_asset(
-        name=f"database__{identifier(source)}",
+        name=op_name("database", instance),
         specs=[
             dg.AssetSpec(
                 key,
                 group_name=GROUP,
                 kinds=asset_kinds("postgres"),
                 owners=[owner] if owner else None,
-                description=f"Database `{source.database}` of `{source.server}`, asked by the configured account.",
+                description=(
+                    f"Database `{source.database}` of server `{source.server}`: version, size, growth, connections,"
+                    " extensions, as it says itself."
+                ),
             )
         ],
         retry_policy=NETWORK_RETRIES,

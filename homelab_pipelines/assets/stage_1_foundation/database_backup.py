@@ -1,22 +1,26 @@
 """`database_backup/<name>` and `database_globals/<server>`: one backup on every target, restored and found equal."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from homelab_pipelines.assets.common import GROUP, asset_kinds, identifier, pool
+from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
 from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.capture import CaptureResult, capture_database, capture_globals
 from homelab_pipelines.backup.configured import ConfiguredBackups
+from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.layout import Source
-from homelab_pipelines.backup.manifest import Proof
+from homelab_pipelines.backup.manifest import BackupRecord, Proof
 from homelab_pipelines.backup.server import databases, selected
+from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.verify import verify_backup
 from homelab_pipelines.inventory.backups import S3Target
 from homelab_pipelines.inventory.model import Homelab
+from homelab_pipelines.inventory.units import format_duration
 from homelab_pipelines.resources.backups import BackupsResource
 
 RESTORABLE = "restorable"
@@ -56,7 +60,7 @@ def backup_assets(
         what = f"Database `{source.database}` of server `{source.server}`, dumped once to every target."
 
     @dg.multi_asset(
-        name=f"database_backup__{identifier(source)}",
+        name=op_name(*key.path),
         specs=[
             dg.AssetSpec(
                 key,
@@ -78,10 +82,13 @@ def backup_assets(
             configured = backups.open()
             progress = _Progress(context)
             connection, options = configured.connection(source.server), configured.capture_options(source.server)
+            targets, unusable = configured.targets()
             if source.database is None:
-                result = capture_globals(connection, configured.targets(), options, progress)
+                result = capture_globals(connection, targets, options, progress)
             else:
-                result = capture_database(connection, source.database, configured.targets(), options, progress)
+                result = capture_database(connection, source.database, targets, options, progress)
+        reasons = {name: f"{error.what}: {error.why}" for name, error in unusable.items()}
+        result = replace(result, missed={**result.missed, **reasons})
         yield dg.MaterializeResult(asset_key=key, metadata=_metadata(result))
         yield _every_target(key, result)
         if is_globals:
@@ -89,7 +96,7 @@ def backup_assets(
                 yield _every_database(key, configured, source.server)
 
     @dg.multi_asset_check(
-        name=f"restorable__{identifier(source)}",
+        name=op_name(f"{key.path[0]}_restorable", key.path[1]),
         specs=[
             dg.AssetCheckSpec(
                 RESTORABLE,
@@ -98,7 +105,9 @@ def backup_assets(
                 description="The newest backup was restored and found equal to its source; every copy was re-read.",
             ),
             dg.AssetCheckSpec(
-                RESTORE_TIME, asset=key, description=f"The restore took at most {_minutes(promise.restore_within)}."
+                RESTORE_TIME,
+                asset=key,
+                description=f"The restore took at most {format_duration(promise.restore_within)}.",
             ),
         ],
         retry_policy=NETWORK_RETRIES,
@@ -106,7 +115,9 @@ def backup_assets(
     def restorable(context: dg.AssetCheckExecutionContext, backups: BackupsResource) -> Iterator[dg.AssetCheckResult]:
         with failing_clearly():
             configured = backups.open()
-            copies = configured.copies(source)
+            copies, unread = _copies(configured, source, _latest_id(context.instance, key))
+            for name, error in unread.items():
+                context.log.warning(f"the copy on {name} could not be read: {error}")
             proofs = (
                 verify_backup(
                     copies,
@@ -117,9 +128,28 @@ def backup_assets(
                 if copies
                 else []
             )
-        yield from _verdict(key, proofs, promise.restore_within)
+        yield from _verdict(key, proofs, unread, promise.restore_within)
 
     return database_backup, restorable
+
+
+def _latest_id(instance: dg.DagsterInstance, key: dg.AssetKey) -> str | None:
+    """The id of the backup that was made last; by its time alone another may seem newer, after a clock went back."""
+    event = instance.get_latest_materialization_event(key)
+    made = event.asset_materialization if event else None
+    value = made.metadata.get("backup_id") if made else None
+    return str(value.value) if value is not None else None
+
+
+def _copies(
+    configured: ConfiguredBackups, source: Source, made_last: str | None
+) -> tuple[dict[str, tuple[BackupStore, BackupRecord]], dict[str, BackupError]]:
+    """The copies of the backup that was made last, or, where it is gone, of the newest one."""
+    if made_last is not None:
+        found = configured.copies(source, made_last)
+        if found[0]:
+            return found
+    return configured.copies(source)
 
 
 def _metadata(result: CaptureResult) -> Mapping[str, Any]:
@@ -193,9 +223,17 @@ def _every_database(key: dg.AssetKey, configured: ConfiguredBackups, server: str
     )
 
 
-def _verdict(key: dg.AssetKey, proofs: list[Proof], within: timedelta) -> Iterator[dg.AssetCheckResult]:
+def _verdict(
+    key: dg.AssetKey, proofs: list[Proof], unread: Mapping[str, BackupError], within: timedelta
+) -> Iterator[dg.AssetCheckResult]:
+    """Every copy that can be read must be equal; what cannot be read is not proven, which `on_every_target` tells."""
     equal = bool(proofs) and all(proof.result == "equal" for proof in proofs)
-    lines = [f"{proof.target}: {proof.result}: {line}" for proof in proofs for line in proof.differences]
+    lines = [
+        f"{proof.id} on {proof.target} is {proof.result}: {line}"
+        for proof in proofs
+        if proof.result != "equal"
+        for line in proof.differences or ["no more is known"]
+    ]
     restored = next(
         (proof for proof in proofs if proof.method == "restored" and proof.restore_seconds is not None), None
     )
@@ -205,16 +243,22 @@ def _verdict(key: dg.AssetKey, proofs: list[Proof], within: timedelta) -> Iterat
         check_name=RESTORABLE,
         passed=equal,
         description=(
-            f"restored and equal: {proofs[0].id} in {seconds or 0:.1f} s"
+            f"restored and equal: {proofs[0].id} in {seconds or 0:.1f} s{_not_read(unread)}"
             if equal
-            else "; ".join(lines[:5]) or "no target holds a backup. Next: homelab backup"
+            else _why_not(lines)
         ),
         metadata={
             "backup_id": proofs[0].id if proofs else "none",
-            "restore_seconds": float(seconds or 0),
-            "compare_seconds": float((restored.compare_seconds if restored else None) or 0),
+            **_seconds("restore_seconds", seconds),
+            **_seconds("compare_seconds", restored.compare_seconds if restored else None),
             "scratch": (restored.scratch if restored else None) or "none",
-            "copies": table(["target", "result", "how"], [(p.target, p.result, p.method) for p in proofs]),
+            "copies": table(
+                ["target", "result", "how"],
+                [
+                    *((proof.target, proof.result, proof.method) for proof in proofs),
+                    *((name, "not read", error.why) for name, error in unread.items()),
+                ],
+            ),
             "differences": table(["what differs"], [(line,) for line in lines]),
             "notes": table(["note"], [(note,) for note in (restored.notes if restored else [])]),
         },
@@ -225,14 +269,26 @@ def _verdict(key: dg.AssetKey, proofs: list[Proof], within: timedelta) -> Iterat
         passed=seconds is not None and seconds <= within.total_seconds(),
         severity=dg.AssetCheckSeverity.WARN,
         description=(
-            f"{seconds:.1f} s of {_minutes(within)} promised" if seconds is not None else "nothing was restored"
+            f"{seconds:.1f} s of {format_duration(within)} promised" if seconds is not None else "nothing was restored"
         ),
-        metadata={"restore_seconds": float(seconds or 0)},
+        metadata=_seconds("restore_seconds", seconds),
     )
 
 
-def _minutes(duration: timedelta) -> str:
-    return f"{duration.total_seconds() / 60:g} min"
+def _seconds(name: str, value: float | None) -> dict[str, float]:
+    """A plot shows a gap, not a zero, where nothing was measured."""
+    return {} if value is None else {name: float(value)}
+
+
+def _not_read(unread: Mapping[str, BackupError]) -> str:
+    return "".join(f"; the copy on {name} could not be read: {error.why}" for name, error in unread.items())
+
+
+def _why_not(lines: list[str]) -> str:
+    if not lines:
+        return "no target holds a backup. Next: homelab backup"
+    more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
+    return f"{'; '.join(lines[:5])}{more}. Next: homelab backups, then homelab backup for a new one"
 
 
 class _Progress:

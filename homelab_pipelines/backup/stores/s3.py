@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRefused, StoreUnavailable
 from homelab_pipelines.backup.stores.base import Listed
 from homelab_pipelines.backup.stores.keys import MAX_KEY_BYTES, checked_key
+from homelab_pipelines.backup.stores.s3_errors import explain_answer, explain_silence, said
 from homelab_pipelines.backup.stores.s3_upload import S3Writer
 
 if TYPE_CHECKING:
@@ -97,8 +98,6 @@ class S3Store:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
-        from homelab_pipelines.backup.stores.s3_errors import explain_silence
-
         config = Config(
             connect_timeout=self._connect_timeout,
             read_timeout=read_timeout,
@@ -112,7 +111,7 @@ class S3Store:
         what = f"using {self.location('')}"
         try:
             # A session of its own: boto3's default session is not safe to use from several threads.
-            return boto3.session.Session().client(
+            client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=self._endpoint,
                 region_name=self._region or "us-east-1",
@@ -121,6 +120,8 @@ class S3Store:
                 aws_session_token=self._session_token,
                 config=config,
             )
+            client.meta.events.register("request-created.s3", _without_expect)
+            return client
         except (BotoCoreError, ValueError) as error:  # ValueError: "Invalid endpoint: …"
             raise explain_silence(error, what, self._host(), self._secret_key) from None
 
@@ -133,7 +134,7 @@ class S3Store:
             client.list_objects_v2(Bucket=self.bucket, Prefix=self._root(), MaxKeys=1)
             self._lock_possible = self._bucket_locks(client) if self._lock else None
             upload = client.create_multipart_upload(**address, ChecksumAlgorithm="CRC32", **self.lock_arguments())
-            client.abort_multipart_upload(**address, UploadId=upload["UploadId"])
+            client.abort_multipart_upload(**address, UploadId=said(upload, "UploadId", what))
 
     def _bucket_locks(self, client: S3Client) -> bool:
         from botocore.exceptions import ClientError
@@ -149,11 +150,12 @@ class S3Store:
 
     def scan(self, prefix: str = "") -> Iterator[Listed]:
         """Finished objects whose key starts with `prefix`. Raises StoreUnavailable or StoreRefused."""
-        start = self._root()
-        with self.explained(f"listing {self.location(prefix)}"):
+        start, what = self._root(), f"listing {self.location(prefix)}"
+        with self.explained(what):
             for page in self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=start + prefix
             ):
+                said(page, "IsTruncated", what)
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):  # folders, as the web consoles of some servers make them
                         modified = item["LastModified"].astimezone(UTC)
@@ -171,7 +173,7 @@ class S3Store:
         with self.explained(what):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.full_key(key))
         try:
-            yield _S3Reader(self, what, answer["Body"], answer["ContentLength"])
+            yield _S3Reader(self, what, answer["Body"], said(answer, "ContentLength", what))
         finally:
             answer["Body"].close()
 
@@ -294,8 +296,6 @@ class S3Store:
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
         from urllib3.exceptions import HTTPError
 
-        from homelab_pipelines.backup.stores.s3_errors import explain_answer, explain_silence
-
         try:
             yield
         except ClientError as error:
@@ -317,6 +317,16 @@ class S3Store:
 
     def _root(self) -> str:
         return f"{self.prefix}/" if self.prefix else ""
+
+
+def _without_expect(request: Any, **_: Any) -> None:
+    """Drop `Expect: 100-continue`, which costs a round trip for each part.
+
+    Worse, botocore 1.43 reads the answer to it in a loop without end when the connection closes in its middle
+    (botocore/awsrequest.py, `_consume_headers`).
+    """
+    if "Expect" in request.headers:
+        del request.headers["Expect"]
 
 
 def _code(error: Any) -> str:

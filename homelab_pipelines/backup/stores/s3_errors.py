@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRefused, StoreUnavailable
 
@@ -93,3 +94,13 @@ def explain_silence(error: BotoCoreError | ValueError, what: str, where: str, se
     if isinstance(error, botocore.EndpointConnectionError):
         return StoreUnavailable(what, f"{where} cannot be reached: {text}", "start the server, or correct the endpoint")
     return StoreUnavailable(what, f"{where}: the connection broke: {text}", "look after the network and the server")
+
+
+def said(answer: Mapping[str, Any], field: str, what: str) -> Any:
+    """A field that every whole answer has. Raises StoreUnavailable without it.
+
+    An answer that broke off in its head reaches us as one with status 200 and no fields; a listing would seem empty.
+    """
+    if field not in answer:
+        raise StoreUnavailable(what, f"the server's answer broke off: it has no {field}", "try again")
+    return answer[field]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRefused, StoreUnavailable
+from homelab_pipelines.backup.stores.s3_errors import said
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import CompletedPartTypeDef
@@ -98,7 +99,7 @@ class S3Writer:
                     answer = self._store.client.create_multipart_upload(
                         **self._address(), ChecksumAlgorithm="CRC32", **self._store.lock_arguments()
                     )
-                self._upload_id = answer["UploadId"]
+                self._upload_id = said(answer, "UploadId", self._what)
             size, checksum, encoded = self._rewind()
             with self._store.explained(self._what):
                 part = self._store.client.upload_part(
@@ -144,15 +145,15 @@ class S3Writer:
 
     def _confirm(self, answer: Mapping[str, Any], checksum: str) -> None:
         """Raise unless the server says that it holds what was sent: by CRC32, or by MD5 as the ETag."""
-        said = answer.get("ChecksumCRC32")
-        tag = str(answer.get("ETag", "")).strip('"')
-        if said == checksum:
+        held = answer.get("ChecksumCRC32")
+        if held == checksum:
             return
+        if held:
+            raise StoreUnavailable(self._what, f"the server holds CRC32 {held}, sent was {checksum}", "try again")
+        tag = str(said(answer, "ETag", self._what)).strip('"')
         with self._part.getbuffer() as data:
-            if not said and tag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            if tag == hashlib.md5(data, usedforsecurity=False).hexdigest():
                 return
-        if said:
-            raise StoreUnavailable(self._what, f"the server holds CRC32 {said}, sent was {checksum}", "try again")
         why = "the server confirmed what it holds neither by CRC32 nor by MD5"
         raise StoreRefused(self._what, why, "update the server to one that verifies x-amz-checksum-crc32")
 
@@ -164,11 +165,12 @@ class S3Writer:
                 held = self._store.client.head_object(**self._address(), ChecksumMode="ENABLED")
         except ObjectMissing as error:
             raise StoreUnavailable(self._what, "the server has lost the finished object", next_step) from error
-        said: str | None = held.get("ChecksumCRC32")
-        if self._parts and said and "-" not in said:
-            said = None  # a server that made a checksum of the whole, which parts cannot be compared with
-        if held["ContentLength"] != self._bytes or (said and said != checksum):
-            why = f"the server holds {held['ContentLength']} bytes (CRC32 {said}), sent were {self._bytes} ({checksum})"
+        size = said(held, "ContentLength", self._what)
+        held_checksum: str | None = held.get("ChecksumCRC32")
+        if self._parts and "-" not in (held_checksum or ""):
+            held_checksum = None  # a server that made a checksum of the whole, which parts cannot be compared with
+        if size != self._bytes or (held_checksum and held_checksum != checksum):
+            why = f"the server holds {size} bytes (CRC32 {held_checksum}), sent were {self._bytes} ({checksum})"
             with suppress(BackupError):
                 self._store.delete(self._key)
             raise StoreUnavailable(self._what, why, next_step)

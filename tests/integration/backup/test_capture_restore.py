@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_server_globals_are_restored_equal(source_server: PostgresPeer, example:
 
 
 @pytest.fixture(scope="module")
-def odd_server() -> PostgresPeer:
+def odd_server() -> Iterator[PostgresPeer]:
     """A server of its own, as odd roles would go into every other test's backup."""
     with ExitStack() as stack:
         yield start_server(17, stack)
@@ -143,14 +144,43 @@ def test_odd_name_is_carried_there_and_back(odd_server: PostgresPeer, name: str,
     assert Source.parse(manifest.source) == Source("main", name)
     assert [path.name for path in nas.root.iterdir()] == ["main"]
     assert [record.manifest.source for record in list_store(nas).backups] == [manifest.source]
-    (proof,) = verify(manifest, nas)
-    assert (proof.result, proof.differences) == ("equal", [])
     result = restore(odd_server, name, nas, manifest, replace=True)
     assert result.differences == []
+    assert manifest.evidence.database is not None
+    assert len(manifest.evidence.database.settings) == 3
     assert result.replaced is not None
     assert count(odd_server, name, "SELECT current_database()") == name
-    odd_server.drop_database(name)
     odd_server.drop_database(result.replaced)
+
+
+def test_roles_of_odd_names_are_restored_equal(odd_server: PostgresPeer, nas: DirectoryStore) -> None:
+    with odd_server.connect() as connection:
+        for name in ODD_NAMES:
+            role = sql.Identifier(f"{name[:50]} role")
+            connection.execute(sql.SQL("CREATE ROLE {} PASSWORD 'x' VALID UNTIL 'infinity'").format(role))
+            connection.execute(sql.SQL("ALTER ROLE {} SET search_path = {}, public").format(role, role))
+    manifest = capture(odd_server, odd_server.create_database(" last ").name, nas).manifest
+    assert {f"{name[:50]} role" for name in ODD_NAMES} <= set(manifest.evidence.roles)
+    (proof,) = verify(manifest, nas)
+    assert (proof.result, proof.differences) == ("equal", [])
+
+
+def test_grants_by_several_grantors_are_restored_to_the_same_effect(
+    odd_server: PostgresPeer, nas: DirectoryStore
+) -> None:
+    """From 16 on a role that creates another is granted it twice: by the superuser, and by itself."""
+    with odd_server.connect() as connection:
+        for statement in (
+            "CREATE ROLE maker CREATEROLE",
+            "SET ROLE maker",
+            "CREATE ROLE made",
+            "GRANT made TO maker WITH SET TRUE, INHERIT FALSE",
+            "RESET ROLE",
+        ):
+            connection.execute(statement.encode())
+    manifest = capture_globals(connection_to(odd_server), [Target(nas)], PLAIN).manifest
+    (proof,) = verify(manifest, nas)
+    assert (proof.result, proof.differences) == ("equal", [])
 
 
 def test_odd_server_name_is_one_folder(source_server: PostgresPeer, tiny: str, nas: DirectoryStore) -> None:

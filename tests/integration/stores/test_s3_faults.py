@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -246,17 +247,45 @@ def test_upload_aborted_at_the_server_fails_the_commit(s3_server: S3Server, s3_b
     assert get(store, "server/db/id/dump") == b"older"
 
 
-def test_lost_answer_to_the_completion_is_no_failure(s3_server: S3Server, s3_bucket: str, proxy: FaultyProxy) -> None:
-    store = s3_store(s3_server, s3_bucket, endpoint=proxy.endpoint, attempts=8)
-    data = os.urandom(8 * MIB)
-    writer = store.writer("server/db/id/dump")
-    writer.write(data)
-    writer.write(b"the last part")
-    proxy.set("cut", 20)
-    watch = _when(lambda: s3_server.unfinished_uploads(s3_bucket) == [], lambda: proxy.set("pass"))
-    writer.commit()
-    watch.join()
-    assert get(store, "server/db/id/dump") == data + b"the last part"
+def test_lost_answer_to_the_completion_is_no_failure(
+    s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = s3_store(s3_server, s3_bucket)
+    complete = store.client.complete_multipart_upload
+
+    def complete_twice(**arguments: Any) -> object:
+        complete(**arguments)
+        return complete(**arguments)  # what botocore does when the first answer was lost
+
+    monkeypatch.setattr(store.client, "complete_multipart_upload", complete_twice)
+    data = os.urandom(9 * MIB)
+    put(store, "server/db/id/dump", data)
+    assert get(store, "server/db/id/dump") == data
+
+
+@pytest.mark.parametrize("limit", [1, 20, 30])
+def test_answer_that_breaks_off_in_its_head_ends_the_request(
+    s3_server: S3Server, s3_bucket: str, proxy: FaultyProxy, limit: int
+) -> None:
+    store = s3_store(s3_server, s3_bucket, endpoint=proxy.endpoint)
+    proxy.set("cut", limit)
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        put(store, "server/db/id/dump", b"x")
+    with pytest.raises(StoreUnavailable):
+        put(store, "server/db/id/dump", bytes(9 * MIB))
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_empty_answer_is_neither_success_nor_an_empty_store(s3_server: S3Server, head: bytes) -> None:
+    with HttpAnswer(head) as server:
+        store = s3_store(s3_server, "bucket", endpoint=server.endpoint, read_timeout=0.5)
+        for call in (store.check, lambda: put(store, "a", b"x"), lambda: put(store, "a", bytes(9 * MIB))):
+            with pytest.raises(StoreUnavailable):
+                call()
+        with pytest.raises(StoreUnavailable):
+            list(store.scan())
 
 
 def test_sweep_leaves_other_prefixes_alone(s3_server: S3Server, s3_bucket: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from homelab_pipelines.backup.globals_sql import Statement, statements, unquote
 
-DUMP = r"""--
+DUMP = r'''--
 -- PostgreSQL database cluster dump; it's not a statement
 --
 
@@ -29,7 +29,7 @@ CREATE TABLESPACE "fast disk" OWNER postgres LOCATION '/mnt/fast;disk';
 GRANT ALL ON TABLESPACE "fast disk" TO plain;
 
 \unrestrict nMaYbT
-"""
+'''
 
 
 def test_statements_are_told_apart() -> None:
@@ -42,17 +42,13 @@ def test_statements_are_told_apart() -> None:
             "alter role",
             odd,
         ),
-        Statement(
-            "COMMENT ON ROLE \"a \"\"b\"\"; c\" IS E'one;\n\\\\restrict two\n--;''three'", "alter role", odd
-        ),
+        Statement('COMMENT ON ROLE "a ""b""; c" IS E\'one;\n\\\\restrict two\n--;\'\'three\'', "alter role", odd),
         Statement("CREATE ROLE plain", "create role", "plain"),
         Statement("ALTER ROLE plain SET search_path TO 'app', 'x;y'", "alter role", "plain"),
         Statement('GRANT plain TO "a ""b""; c"', "grant role", odd),
         Statement('GRANT "a ""b""; c" TO plain WITH ADMIN OPTION', "grant role", "plain"),
         Statement("GRANT SET ON PARAMETER work_mem TO plain", "other", None),
-        Statement(
-            "CREATE TABLESPACE \"fast disk\" OWNER postgres LOCATION '/mnt/fast;disk'", "tablespace", None
-        ),
+        Statement("CREATE TABLESPACE \"fast disk\" OWNER postgres LOCATION '/mnt/fast;disk'", "tablespace", None),
         Statement('GRANT ALL ON TABLESPACE "fast disk" TO plain', "tablespace", None),
     ]
 

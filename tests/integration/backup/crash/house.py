@@ -179,6 +179,10 @@ class House:
         assert ready, f"the worker has not {what} within {TASK_SECONDS} s"
         return int(json.loads(answers.readline())[what])
 
+    def left_in_scratch(self) -> list[str]:
+        """What stands in the folder of scratch servers, the templates they are copied from apart."""
+        return [each.name for each in self.scratch.iterdir() if not each.name.startswith("homelab-template-")]
+
     def close(self) -> None:
         """End the worker's parent; it has no worker between two tasks."""
         parent = self._parent

@@ -82,7 +82,7 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def children(pid: int) -> list[Process]:

@@ -6,11 +6,11 @@ leaves its outcome in a file. Imports of an own test process would cost more tha
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import sys
-import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from homelab_pipelines.backup.capture import CaptureOptions, capture_database
+from homelab_pipelines.backup.capture import CaptureOptions, CaptureResult, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.pipeline import Encoding, Target
@@ -67,16 +67,21 @@ class Settings:
     def choice(self) -> ScratchChoice:
         return ScratchChoice(method="local", parent=Path(self.scratch))
 
+    @functools.cache  # noqa: B019 (one Settings a process)
     def stores(self, root: str, bucket: str) -> dict[str, BackupStore]:
         """A folder and a bucket. The bucket's client tries twice only, so that a dead server is soon known to be."""
         keys = {"access_key": self.access_key, "secret_key": self.secret_key}
         cloud = S3Store(bucket, "house", CLOUD, endpoint=self.endpoint, connect_timeout=2, attempts=2, **keys)
+        cloud.client  # noqa: B018 (made before the fork: it takes longer than an upload, and holds no connection yet)
         return {NAS: DirectoryStore(root, NAS), CLOUD: cloud}
 
 
 @dataclass(frozen=True)
 class Task:
-    """`what`: backup (then verify), verify, restore or prune. `run` marks its processes, `outcome` is a file's path."""
+    """`what`: capture, backup (capture and verify), verify, restore or prune; `outcome` is the path of a file.
+
+    `run` marks its processes.
+    """
 
     what: str
     run: str
@@ -90,6 +95,7 @@ def main() -> None:
     settings = Settings(**json.loads(sys.stdin.readline()))
     for line in iter(sys.stdin.readline, ""):
         task = Task(**json.loads(line))
+        settings.stores(task.root, task.bucket)
         pid = os.fork()
         if pid == 0:
             os._exit(_work(settings, task))
@@ -121,20 +127,22 @@ def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _backup(settings: Settings, task: Task) -> dict[str, Any]:
-    began = time.monotonic()
+def _capture(settings: Settings, task: Task) -> dict[str, Any]:
+    return {"missed": _captured(settings, task).missed}
+
+
+def _captured(settings: Settings, task: Task) -> CaptureResult:
     stores = settings.stores(task.root, task.bucket)
     options = CaptureOptions(Encoding(zstd_level=1, recipients=(settings.recipient,)))
-    result = capture_database(settings.connection, task.database, [Target(store) for store in stores.values()], options)
-    captured = time.monotonic() - began
-    manifest = result.manifest
+    return capture_database(settings.connection, task.database, [Target(store) for store in stores.values()], options)
+
+
+def _backup(settings: Settings, task: Task) -> dict[str, Any]:
+    result = _captured(settings, task)
+    manifest, stores = result.manifest, settings.stores(task.root, task.bucket)
     copies = {name: (stores[name], read_backup(stores[name], manifest.source, manifest.id)) for name in result.written}
     proofs = verify_backup(copies, settings.identities, settings.choice)
-    return {
-        "missed": result.missed,
-        "proofs": {proof.target: proof.result for proof in proofs},
-        "captured": captured,
-    }
+    return {"missed": result.missed, "proofs": {proof.target: proof.result for proof in proofs}}
 
 
 def _verify(settings: Settings, task: Task) -> dict[str, Any]:
@@ -162,7 +170,7 @@ def _prune(settings: Settings, task: Task) -> dict[str, Any]:
     return {"deleted": deleted}
 
 
-_TASKS = {"backup": _backup, "verify": _verify, "restore": _restore, "prune": _prune}
+_TASKS = {"capture": _capture, "backup": _backup, "verify": _verify, "restore": _restore, "prune": _prune}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,220 @@
+"""Workers that end before they are done, by SIGTERM or `kill -9`: verifying, restoring over a database, pruning."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from homelab_pipelines.backup.layout import backup_folder, new_backup_id, new_proof_name
+from homelab_pipelines.backup.local_server import sweep_scratch
+from homelab_pipelines.backup.manifest import BackupRecord
+from homelab_pipelines.backup.records import list_store
+from homelab_pipelines.backup.stores.base import BackupStore, get, put
+from homelab_pipelines.backup.unpack import check_object
+from tests.integration.backup.crash.house import Attempt, Ended, House, Place
+from tests.integration.backup.crash.processes import Process, is_alive, of_run, wait_for
+from tests.integration.backup.crash.trial import Trial, chance
+
+TIMES = 10
+PROMPT_SECONDS = 5.0
+SIGTERM_STATUS = 128 + signal.SIGTERM
+
+
+def send_after(attempt: Attempt, seconds: float, number: signal.Signals) -> Ended:
+    """Send the signal that long after the worker's start, and wait for its end."""
+    time.sleep(max(0.0, attempt.at + seconds - time.monotonic()))
+    with suppress(ProcessLookupError):
+        os.kill(attempt.pid, number)
+    return attempt.end()
+
+
+def test_worker_ended_by_sigterm_leaves_nothing_even_before_a_sweep(house: House, place: Place) -> None:
+    trial = Trial(house, place, chance()).begin()
+    ended_early = 0
+    for _ in range(TIMES):
+        moment = trial.chance.uniform(0.05, trial.seconds)
+        ended = send_after(house.start("backup", place), moment, signal.SIGTERM)
+        assert ended.status in (0, SIGTERM_STATUS), ended
+        assert ended.seconds - moment < PROMPT_SECONDS, ended
+        ended_early += ended.status == SIGTERM_STATUS
+        for store in place.stores.values():
+            assert list_store(store).leftovers == [], f"after SIGTERM at {moment:.3f} s"
+        assert house.s3.unfinished_uploads(place.bucket) == []
+        assert [path for path in place.root.rglob(".unfinished-*")] == []
+        assert house.left_in_scratch() == []
+        trial.look()
+    assert ended_early >= TIMES // 2
+
+
+def test_verification_killed_leaves_no_scratch_server_running(house: House, place: Place) -> None:
+    trial = Trial(house, place, chance(), database="small").begin()
+    for _ in range(TIMES):
+        attempt = house.start("verify", place, "small")
+        server: list[Process] = []
+
+        def has_a_server(attempt: Attempt = attempt, server: list[Process] = server) -> bool:
+            server[:] = [
+                each
+                for each in of_run(attempt.run, attempt.pid, house.scratch)
+                if each.folder.startswith(f"{house.scratch}/")
+            ]
+            return bool(server)
+
+        wait_for(has_a_server, 20, "a scratch server")
+        time.sleep(trial.chance.uniform(0, 0.3))
+        was_running = is_alive(attempt.pid)
+        os.kill(attempt.pid, signal.SIGKILL)
+        ended = attempt.end()
+        assert ended.status == -signal.SIGKILL or not was_running, ended
+        # Before any sweep: the server ends by itself.
+        trial.nothing_runs(attempt)
+        sweep_scratch(house.scratch)
+        assert house.left_in_scratch() == []
+    trial.look()
+
+
+@dataclass(frozen=True)
+class Old:
+    """A database with rows of its own, that a restore is to replace."""
+
+    house: House
+    name: str
+
+    def make(self) -> None:
+        with self.house.postgres.connect() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(self.name)))
+        with self.house.postgres.connect(self.name) as connection:
+            connection.execute("CREATE TABLE mine AS SELECT n FROM generate_series(1, 1000) AS n")
+
+    def holds_its_rows(self, name: str) -> bool:
+        try:
+            return bool(self.house.postgres.value("SELECT sum(n) FROM mine", name) == 500500)
+        except psycopg.errors.UndefinedTable:
+            return False
+
+    def others(self, prefix: str) -> list[str]:
+        return sorted(name for name in self.house.postgres.databases() if name.startswith(prefix))
+
+    def drop_all(self) -> None:
+        with self.house.postgres.connect() as connection:
+            for name in [*self.others(self.name), *self.others("homelab_restore_")]:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def old(house: House) -> Iterator[Old]:
+    """The database `archive`, which a worker's restore replaces."""
+    database = Old(house, "archive")
+    database.make()
+    yield database
+    database.drop_all()
+
+
+def test_restore_over_a_database_killed_at_random_moments_leaves_the_old_or_the_new_one(
+    house: House, place: Place, old: Old
+) -> None:
+    trial = Trial(house, place, chance(), database="small").begin()
+    whole = house.start("restore", place, old.name).end()
+    assert whole.status == 0, whole
+    assert old.holds_its_rows(whole.outcome["replaced"])
+    kept = 0
+    for _ in range(TIMES):
+        old.drop_all()
+        old.make()
+        attempt = house.start("restore", place, old.name)
+        ended = send_after(attempt, trial.chance.uniform(0, whole.seconds), signal.SIGKILL)
+        assert ended.status in (0, -signal.SIGKILL), ended
+        trial.nothing_runs(attempt)
+        aside = old.others(f"{old.name}_before_")
+        if aside:
+            assert [old.holds_its_rows(name) for name in aside] == [True]
+            assert house.postgres.value("SELECT count(*) FROM photo", old.name) == 16
+        else:
+            assert old.holds_its_rows(old.name)
+            kept += 1
+        trial.look()
+    assert kept >= TIMES // 2
+
+
+def test_restore_over_a_database_killed_while_it_renames_leaves_the_old_one(
+    house: House, place: Place, old: Old
+) -> None:
+    trial = Trial(house, place, chance(), database="small").begin()
+    attempt = house.start("restore", place, old.name)
+    wait_for(lambda: bool(old.others("homelab_restore_")), 20, "the temporary database")
+    # A session on the temporary database holds up its renaming, for some seconds, after that of the old one.
+    with house.postgres.connect(old.others("homelab_restore_")[0]):
+        renaming = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%ALTER%RENAME%'"
+        own = " AND pid <> pg_backend_pid()"
+        wait_for(lambda: house.postgres.value(renaming + own) == 1, 20, "the renaming")
+        os.kill(attempt.pid, signal.SIGKILL)
+        assert attempt.end().status == -signal.SIGKILL
+        assert old.holds_its_rows(old.name)
+        wait_for(lambda: house.postgres.value(renaming + own) == 0, 20, "the end of the renaming")
+    assert old.holds_its_rows(old.name)
+    assert old.others(f"{old.name}_before_") == []
+    trial.look(attempt)
+
+
+def test_prune_killed_at_random_moments_leaves_only_whole_backups(house: House, place: Place) -> None:
+    trial = Trial(house, place, chance(), database="small").begin()
+    many(place, 12)
+    undisturbed = house.start("prune", place, "small").end()
+    assert undisturbed.status == 0, undisturbed
+    cut_short = 0
+    for _ in range(TIMES):
+        many(place, 12)
+        before = {
+            name: {each.manifest.id for each in list_store(store).backups} for name, store in place.stores.items()
+        }
+        attempt = house.start("prune", place, "small")
+        ended = send_after(attempt, trial.chance.uniform(0, undisturbed.seconds), signal.SIGKILL)
+        assert ended.status in (0, -signal.SIGKILL), ended
+        print(ended, undisturbed)
+        for name, store in place.stores.items():
+            records = list_store(store).backups
+            print(len(records), len(before[name]))
+            for record in records:
+                for stored in record.manifest.objects:
+                    check_object(store, record.manifest, stored)
+            assert sorted(before[name])[-2:] == [record.manifest.id for record in records][-2:]
+            cut_short += 2 < len(records) < len(before[name])
+        trial.forget()
+        trial.look(attempt)
+    assert cut_short, "at least one kill came in the middle"
+    assert house.start("prune", place, "small").end().status == 0
+    for store in place.stores.values():
+        assert len(list_store(store).backups) == 2
+
+
+def many(place: Place, number: int) -> None:
+    """Copies of each store's newest backup, made to look older, and proven as that one is: a full store in no time."""
+    for store in place.stores.values():
+        newest = list_store(store).backups[-1]
+        folder = backup_folder(newest.manifest.source, newest.manifest.id)
+        contents = {each.name: get(store, f"{folder}/{each.name}") for each in newest.manifest.objects}
+        for age in range(1, number + 1):
+            older(store, newest, contents, timedelta(days=age))
+
+
+def older(store: BackupStore, record: BackupRecord, contents: dict[str, bytes], by: timedelta) -> None:
+    """A copy of a backup that was taken that much earlier."""
+    taken_at = record.manifest.taken_at - by
+    manifest = record.manifest.model_copy(update={"taken_at": taken_at, "id": new_backup_id(taken_at)})
+    folder = backup_folder(manifest.source, manifest.id)
+    for name, content in contents.items():
+        put(store, f"{folder}/{name}", content)
+    proof = record.latest_proof
+    assert proof is not None
+    put(store, f"{folder}/manifest.json", manifest.to_bytes())
+    proven = proof.model_copy(update={"id": manifest.id})
+    put(store, f"{folder}/{new_proof_name(datetime.now(UTC))}", proven.to_bytes())

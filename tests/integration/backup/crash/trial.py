@@ -1,0 +1,191 @@
+"""What must hold after something was killed: looked at behind the back of the engine, and through it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from homelab_pipelines.backup.layout import backup_folder
+from homelab_pipelines.backup.local_server import sweep_scratch
+from homelab_pipelines.backup.manifest import BackupRecord
+from homelab_pipelines.backup.prune import delete_backup, sweep
+from homelab_pipelines.backup.records import Listing, list_store
+from homelab_pipelines.backup.stores.base import BackupStore, Listed
+from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
+from tests.integration.backup.crash.house import Attempt, Ended, House, Place
+from tests.integration.backup.crash.processes import is_alive, of_run, wait_for
+from tests.integration.backup.crash.worker import NAS
+
+MOMENTS = 30
+SETTLE_EVERY = 6
+EARLIER = 2
+ORPHAN_SECONDS = 5.0
+# A moment later than the run lasted this time hits nothing, and is drawn again; more often than this, time is mismeasured.
+MOST_DRAWS = 3 * MOMENTS
+
+
+def chance() -> random.Random:
+    """Random numbers whose seed is printed; HOMELAB_TEST_SEED repeats a run's moments."""
+    seed = os.environ.get("HOMELAB_TEST_SEED") or secrets.token_hex(4)
+    print(f"the moments come from HOMELAB_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+@dataclass
+class Trial:
+    """One place, what was in it before each kill, and what has to be in it after."""
+
+    house: House
+    place: Place
+    chance: random.Random
+    what: str = "backup"
+    database: str = "app"
+    seconds: float = 0.0
+    too_late: int = 0
+    proven: int = 0
+    _digests: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def begin(self) -> Trial:
+        """Two undisturbed runs: the earlier backups, and how long a run lasts."""
+        ended = [self.run_undisturbed() for _ in range(EARLIER)]
+        self.seconds = min(each.seconds for each in ended)
+        return self
+
+    def run_undisturbed(self) -> Ended:
+        ended = self.house.start(self.what, self.place, self.database).end()
+        assert ended.status == 0, ended
+        self.look()
+        return ended
+
+    def at_random_moments(self, kill: Callable[[Attempt], str | None], judge: Callable[[Ended], bool]) -> list[str]:
+        """Kill at MOMENTS moments drawn over the length of a run; look at everything after each.
+
+        `kill` tells whom it hit, None when it came too late; `judge` asserts on how the worker ended and tells whether
+        the kill was in time. Returns a line for each.
+        """
+        lines: list[str] = []
+        for _ in range(MOST_DRAWS):
+            moment = self.chance.uniform(0, self.seconds)
+            attempt = self.house.start(self.what, self.place, self.database)
+            time.sleep(max(0.0, attempt.at + moment - time.monotonic()))
+            hit = kill(attempt) if is_alive(attempt.pid) else None
+            ended = attempt.end()
+            line = f"{len(lines) + 1}. at {moment:.3f} s of {self.seconds:.3f}: {hit or 'too late'}: {ended}"
+            print(line.partition("\n")[0])
+            if judge(ended) and hit is not None:
+                lines.append(line)
+            else:
+                self.too_late += 1
+                self.seconds = ended.seconds  # an undisturbed run again, measured when the machine is as busy as now
+            self.house.postgres.restart()
+            if self.house.s3.pid is None:
+                self.house.s3.restart()
+            self.look(attempt)
+            if hit is not None and len(lines) % SETTLE_EVERY == 0:
+                self.settle()
+            if len(lines) == MOMENTS:
+                return lines
+        raise AssertionError(f"only {len(lines)} of {MOST_DRAWS} kills hit")
+
+    def look(self, attempt: Attempt | None = None) -> None:
+        """Sweep, and see that there are only whole backups, the earlier ones among them, and nothing else at all."""
+        if attempt is not None:
+            self.nothing_runs(attempt)
+        for name, store in self.place.stores.items():
+            self._only_whole(name, list_store(store))
+        now = datetime.now(UTC) + timedelta(seconds=2)  # S3 tells times in whole seconds
+        for name, store in self.place.stores.items():
+            sweep(store, timedelta(0), now)
+            listing = list_store(store)
+            self._only_whole(name, listing)
+            assert listing.leftovers == []
+            self._nothing_beside(name, store, listing)
+        sweep_scratch(self.house.scratch)
+        assert self.house.s3.unfinished_uploads(self.place.bucket) == []
+        assert self.house.left_in_scratch() == []
+
+    def nothing_runs(self, attempt: Attempt) -> None:
+        """No process of the worker outlives it for long, and no session of it stays on the server."""
+
+        def orphans() -> list[str]:
+            return [str(each) for each in of_run(attempt.run, attempt.pid, self.house.scratch)]
+
+        wait_for(lambda: not orphans(), ORPHAN_SECONDS, f"the end of {orphans()}")
+        wait_for(self.house.postgres.has_no_session_of_ours, ORPHAN_SECONDS, "the end of the killed worker's sessions")
+
+    def _only_whole(self, name: str, listing: Listing) -> None:
+        """Each listed backup has all its objects, and those listed earlier still are."""
+        assert [record.damage for record in listing.backups if record.damage] == []
+        listed = {backup_folder(record.manifest.source, record.manifest.id) for record in listing.backups}
+        earlier = {key.rpartition("/")[0] for key in self._known(name)}
+        assert earlier <= listed, f"{name} has lost {sorted(earlier - listed)}"
+
+    def _nothing_beside(self, name: str, store: BackupStore, listing: Listing) -> None:
+        """What is stored is the backups' own; the digests of what is new are kept."""
+        folders = {backup_folder(record.manifest.source, record.manifest.id) for record in listing.backups}
+        objects = list(store.scan())
+        strange = [each.key for each in objects if each.key.rpartition("/")[0] not in folders]
+        if name == NAS:
+            files = (path.relative_to(self.place.root) for path in self.place.root.rglob("*") if path.is_file())
+            strange += [str(file) for file in files if str(file.parent) not in folders]
+        assert strange == [], f"what belongs to no backup on {name}: {strange}"
+        known = self._known(name)
+        assert known <= {each.key for each in objects}
+        self._digests.update({(name, each.key): digest(store, each) for each in objects if each.key not in known})
+
+    def _known(self, name: str) -> set[str]:
+        return {key for store, key in self._digests if store == name}
+
+    def listed(self) -> set[str]:
+        """The ids of the backups on any target."""
+        return {record.manifest.id for store in self.place.stores.values() for record in list_store(store).backups}
+
+    def forget(self) -> None:
+        """Let go of what was there earlier: some of it was pruned."""
+        self._digests.clear()
+
+    def settle(self) -> None:
+        """Every object is as it was when first seen, and every listed backup restores and is equal.
+
+        All but the two oldest are removed then: long lists would take most of the time.
+        """
+        copies: dict[str, dict[str, tuple[BackupStore, BackupRecord]]] = {}
+        for name, store in self.place.stores.items():
+            now = {(name, listed.key): digest(store, listed) for listed in store.scan()}
+            assert {key: now.get(key) for key in self._digests if key[0] == name} == {
+                key: value for key, value in self._digests.items() if key[0] == name
+            }
+            for record in list_store(store).backups:
+                copies.setdefault(record.manifest.id, {})[name] = (store, record)
+        settings = self.house.settings
+        choice = ScratchChoice(method="server", server=settings.connection, parent=self.house.scratch)
+        for number, (backup_id, where) in enumerate(sorted(copies.items())):
+            if number < EARLIER and self.proven:
+                continue
+            proofs = verify_backup(where, settings.identities, choice)
+            assert [proof.result for proof in proofs] == ["equal"] * len(where), f"{backup_id}: {proofs}"
+            self.proven += 1
+            for name, (store, record) in where.items() if number >= EARLIER else ():
+                folder = backup_folder(record.manifest.source, backup_id)
+                delete_backup(store, folder)
+                self._digests = {
+                    key: value
+                    for key, value in self._digests.items()
+                    if key[0] != name or not key[1].startswith(f"{folder}/")
+                }
+        self.look()
+
+
+def digest(store: BackupStore, listed: Listed) -> str:
+    """SHA-256 of one object as it is stored."""
+    found = hashlib.sha256()
+    with store.open(listed.key) as reader:
+        while chunk := reader.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()

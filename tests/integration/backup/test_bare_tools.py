@@ -1,0 +1,70 @@
+"""A backup can be restored with nothing but age, zstd and PostgreSQL's own programs: by the manifest's own commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from homelab_pipelines.backup.layout import backup_folder
+from homelab_pipelines.backup.local_server import scratch_server
+from homelab_pipelines.backup.manifest import Manifest
+from homelab_pipelines.backup.programs import client_for
+from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
+from homelab_pipelines.backup.stores.directory import DirectoryStore
+from tests.integration.backup.conftest import Key, capture, connection_to
+from tests.peers import missing
+from tests.peers.postgres import PostgresPeer, fill_example, server_of
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.mark.parametrize(("major", "encrypted"), [(15, True), (18, True), (17, False)])
+def test_commands_of_the_manifest_restore_the_database(
+    major: int, encrypted: bool, nas: DirectoryStore, key: Key, tmp_path: Path
+) -> None:
+    for program in ("age", "zstd"):
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed: apt install {program}")
+    server = server_of(major)
+    database = server.create_database()
+    fill_example(database.dsn)
+    with database.connect() as connection:
+        connection.execute(f"COMMENT ON DATABASE {database.name} IS E'it''s $HOME \\n `new`'".encode())
+    options = {"options": key.options} if encrypted else {}
+    captured = capture(server, database.name, nas, **options).manifest
+    server.drop_database(database.name)
+
+    folder = nas.root / backup_folder(captured.source, captured.id)
+    identity = tmp_path / "key.txt"
+    identity.write_text(f"# a comment\n{key.secret}\n")
+    # Everything that is needed is read from the folder alone.
+    manifest = Manifest.from_bytes((folder / "manifest.json").read_bytes(), "the folder")
+    with scratch_server(server.installation) as scratch:
+        peer = PostgresPeer(scratch, "", host=str(scratch.socket_dir), user=scratch.user)
+        reach = conninfo_to_dict(scratch.dsn())
+        environment = {
+            "PATH": f"{client_for(major).bin}:{os.defpath}",
+            "PGHOST": str(reach["host"]),
+            "PGPORT": str(reach["port"]),
+            "PGUSER": str(reach["user"]),
+        }
+        for command in manifest.restore_commands:
+            line = command.replace("KEY", str(identity)).replace("NEW", "brought_back")
+            done = subprocess.run(
+                ("bash", "-o", "pipefail", "-c", line),
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+        differences, _ = compare_restored(
+            connection_to(peer), "brought_back", manifest, RestoreOptions(scratch=True, jobs=1)
+        )
+    assert differences == []

