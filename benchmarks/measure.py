@@ -44,7 +44,7 @@ def machine() -> Machine:
 
 
 def load() -> float:
-    """Processes that wanted to run, on average of the last minute: above 1 before a run, its times are not to be trusted."""
+    """Processes that wanted to run, on average of the last minute; above 1 before a run, do not trust its times."""
     return os.getloadavg()[0]
 
 

@@ -97,13 +97,16 @@ def discover(as_json: bool) -> int:
     from homelab_pipelines.backup.configured import ConfiguredBackups
     from homelab_pipelines.commands.output import print_json, say
 
-    found = ConfiguredBackups.from_environment().discover()
+    found, failed = ConfiguredBackups.from_environment().discover()
+    for error in failed.values():
+        say(str(error))
     if as_json:
         print_json(found)
     else:
         for server, names in found.items():
-            say(f"{server}: {', '.join(names) or 'no database is chosen'}")
-    return 0
+            known = " (as known before)" if server in failed else ""
+            say(f"{server}: {', '.join(names) or 'no database is chosen'}{known}")
+    return 1 if failed else 0
 
 
 @homelab.command("mark-target")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from homelab_pipelines.assets.errors import NETWORK_RETRIES
 from homelab_pipelines.assets.stage_1_foundation.backup_retention import retention_asset
 from homelab_pipelines.assets.stage_1_foundation.database import database_asset
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_assets, backup_key
@@ -16,20 +17,24 @@ from homelab_pipelines.schedules.alerts import alert_sensors
 from homelab_pipelines.schedules.nightly_backup import nightly_backup_job, nightly_backup_schedule
 
 
-def build_definitions(configured: ConfiguredBackups, inventory: str) -> dg.Definitions:
+def build_definitions(
+    configured: ConfiguredBackups, inventory: str, retries: dg.RetryPolicy = NETWORK_RETRIES
+) -> dg.Definitions:
     """All definitions of one homelab. `inventory` is the path that resources read again at use."""
     homelab = configured.homelab
     instances = configured.instances()
     sources = {**instances, **{f"globals {name}": Source(name, None) for name in homelab.databases}}
-    backups = [backup_assets(instance, source, homelab) for instance, source in sources.items()]
+    backups = [backup_assets(instance, source, homelab, retries) for instance, source in sources.items()]
     upstream = [backup_key(instance, source) for instance, source in sources.items()]
     job = nightly_backup_job()
     return dg.Definitions(
         assets=[
-            *(database_asset(instance, source, homelab.owner) for instance, source in instances.items()),
+            *(database_asset(instance, source, homelab.owner, retries) for instance, source in instances.items()),
             *(asset for asset, _ in backups),
             *(
-                retention_asset(name, "s3" if isinstance(target, S3Target) else "file", upstream, homelab.owner)
+                retention_asset(
+                    name, "s3" if isinstance(target, S3Target) else "file", upstream, homelab.owner, retries
+                )
                 for name, target in homelab.backups.targets.items()
             ),
         ],

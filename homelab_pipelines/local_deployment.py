@@ -223,10 +223,11 @@ def launch(deployment: Deployment, job: str) -> str:
 
 @dataclass(frozen=True)
 class RunState:
-    """`status` as Dagster says it; `steps` is each step's status by its key."""
+    """`status` as Dagster says it; `steps` is the status by its key of each step that began; `planned` are all keys."""
 
     status: str
     steps: dict[str, str]
+    planned: list[str]
 
     @property
     def ended(self) -> bool:
@@ -244,9 +245,11 @@ def unfinished_before(deployment: Deployment, moment: datetime) -> bool:
 
 def run_state(deployment: Deployment, run_id: str) -> RunState:
     """How far a run is."""
-    query = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"""
+    query = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status stepKeysToExecute
+        stepStats { stepKey status } } } }"""
     found = graphql(deployment, query, {"id": run_id})["runOrError"]
-    return RunState(found["status"], {each["stepKey"]: each["status"] for each in found["stepStats"]})
+    steps = {each["stepKey"]: each["status"] for each in found["stepStats"]}
+    return RunState(found["status"], steps, found["stepKeysToExecute"] or [])
 
 
 def graphql(deployment: Deployment, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:

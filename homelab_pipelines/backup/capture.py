@@ -18,6 +18,7 @@ from homelab_pipelines.backup.layout import MANIFEST, Source, backup_folder, new
 from homelab_pipelines.backup.manifest import Evidence, Manifest, NotCarried, StoredObject
 from homelab_pipelines.backup.pipeline import Encoding, FanOut, Target, Written, copy_object, encode
 from homelab_pipelines.backup.processes import Running, describe_exit, running
+from homelab_pipelines.backup.prune import delete_backup
 from homelab_pipelines.backup.restore_commands import restore_commands
 from homelab_pipelines.backup.server import ServerFacts, server_facts
 from homelab_pipelines.backup.session import Session, connect
@@ -65,6 +66,18 @@ def capture_database(
     Must be called from a thread that lives until it returns: pg_dump is ended with the thread that started it. Raises a
     BackupError when no target holds a complete backup; then none is left anywhere.
     """
+    with _undone_on_failure() as begun:
+        return _capture_database(connection, database, targets, options, progress, begun)
+
+
+def _capture_database(
+    connection: Connection,
+    database: str,
+    targets: Sequence[Target],
+    options: CaptureOptions,
+    progress: Progress | None,
+    begun: list[_Run],
+) -> CaptureResult:
     report = progress or (lambda step, done, expected: None)
     started = time.monotonic()
     source = Source(connection.name, database)
@@ -74,6 +87,7 @@ def capture_database(
         evidence.lock(session, held)
         sequences_before = evidence.sequence_values(session)
         run = _Run(source, new_backup_id(taken_at), targets, options, report)
+        begun.append(run)
         with run.withdrawn_on_failure():
             with ThreadPoolExecutor(1, "evidence") as pool:
                 recorded = pool.submit(_record, session, facts, held, options, report)
@@ -122,15 +136,27 @@ def capture_globals(
     connection: Connection, targets: Sequence[Target], options: CaptureOptions, progress: Progress | None = None
 ) -> CaptureResult:
     """Back up a server's roles, memberships, role settings and tablespaces. Raises as `capture_database`."""
+    with _undone_on_failure() as begun:
+        return _capture_globals(connection, targets, options, progress, begun)
+
+
+def _capture_globals(
+    connection: Connection,
+    targets: Sequence[Target],
+    options: CaptureOptions,
+    progress: Progress | None,
+    begun: list[_Run],
+) -> CaptureResult:
     report = progress or (lambda step, done, expected: None)
     started = time.monotonic()
     source = Source(connection.name, None)
     with _snapshot(connection, None, options) as (session, facts, _, taken_at):
         run = _Run(source, new_backup_id(taken_at), targets, options, report)
+        begun.append(run)
         readable = evidence.can_read_passwords(session)
         with run.withdrawn_on_failure():
             roles, not_carried = run.globals(connection, None, facts, readable)
-        found = Evidence(roles=roles, role_passwords=readable)
+        found = Evidence(form=evidence.FORM, roles=roles, role_passwords=readable)
     return run.finish(
         Manifest(
             source=source.id,
@@ -167,6 +193,8 @@ class _Run:
         self._targets = list(targets)
         self._good = list(targets)
         self._missed: dict[str, str] = {}
+        self._holding: set[str] = set()
+        self._written: dict[str, str] = {}
         self._options = options
         self._report = report
 
@@ -210,6 +238,8 @@ class _Run:
             else:
                 warnings = content.check_ended_well(f"dumping the roles of {self._source.id}", "pg_dumpall")
             before_commit()
+            # Before the commit, for an interrupt in it leaves open who holds the object.
+            self._holding |= {target.name for target in self._good}
             self._good = fan_out.commit()
         finally:
             self._missed.update(fan_out.missed)
@@ -268,7 +298,7 @@ class _Run:
     def finish(self, manifest: Manifest) -> CaptureResult:
         """Write the manifest, which makes it a backup, to every good target; then fill the others from a good one."""
         data = manifest.to_bytes()
-        written: dict[str, str] = {}
+        written = self._written
         holder: Target | None = None
         for target in self._good:
             try:
@@ -302,6 +332,13 @@ class _Run:
         missed = {name: reason for name, reason in self._missed.items() if name not in written}
         return CaptureResult(manifest, written, missed, filled)
 
+    def discard(self) -> None:
+        """Remove what stands on the targets that did not become a backup there; what cannot go now is swept later."""
+        for target in self._targets:
+            if target.name in self._holding and target.name not in self._written:
+                with contextlib.suppress(BackupError):
+                    delete_backup(target.store, self._folder)
+
 
 class _RolesChanged(SourceUnavailable):
     """The server's roles are not those that a dump of them began with."""
@@ -312,6 +349,18 @@ def _expect_roles(session: Session, readable: bool, roles: dict[str, str]) -> No
         raise _RolesChanged(
             "dumping the server's roles", "they change all the time", "homelab backup at a quieter hour"
         )
+
+
+@contextmanager
+def _undone_on_failure() -> Iterator[list[_Run]]:
+    """What fails or is interrupted inside leaves no objects without a manifest: a dump may fill a target."""
+    begun: list[_Run] = []
+    try:
+        yield begun
+    except BaseException:
+        for run in begun:
+            run.discard()
+        raise
 
 
 class _Checked:
@@ -400,6 +449,7 @@ def _record(
     objects = evidence.schema_objects(session, facts.number)
     found_tables = evidence.tables(session, held, options.hash_limit, lambda name: report(f"recording {name}", 0, 0))
     return Evidence(
+        form=evidence.FORM,
         database=evidence.database_properties(session, facts.number),
         tables=found_tables,
         large_objects=evidence.large_objects(session, options.hash_limit),

@@ -86,23 +86,27 @@ class ConfiguredBackups:
             raise SourceRefused(f"reading the password of {name}", str(error), "homelab check") from error
         return Connection(name, place, server.user, password, server.maintenance_database)
 
-    def discover(self) -> dict[str, list[str]]:
+    def discover(self) -> tuple[dict[str, list[str]], dict[str, BackupError]]:
         """Ask every server for the databases its patterns choose, and remember them for the asset graph.
 
-        A server that does not answer keeps what was known of it. Raises the error of one that never answered.
+        A server that does not answer keeps what is known of it; the second part says why it did not. Raises the first
+        such error when no server answers and nothing is known of any.
         """
         from homelab_pipelines.backup.server import databases  # lazy: psycopg
 
-        known, found = self.known_databases(), {}
+        known = self.known_databases()
+        found: dict[str, list[str]] = {}
+        failed: dict[str, BackupError] = {}
         for name, server in self.homelab.databases.items():
             try:
                 found[name] = [each for each in databases(self.connection(name)) if server.selects(each)]
-            except BackupError:
-                if name not in known:
-                    raise
-                found[name] = known[name]
+            except BackupError as error:
+                failed[name] = error
+                found[name] = known.get(name, [])
+        if failed and len(failed) == len(found) and not any(found.values()):
+            raise next(iter(failed.values()))
         self.remember(found)
-        return found
+        return found, failed
 
     def known_databases(self) -> dict[str, list[str]]:
         """The databases of each server: what its patterns name literally, and what was found last time."""

@@ -18,6 +18,8 @@ from homelab_pipelines.backup.session import connect
 
 SCRATCH_LABEL = "homelab_pipelines.scratch"
 _START_SECONDS = 60.0
+# No container ends with the process that started it: what a killed verification left is removed by the next one.
+_FORGOTTEN = timedelta(hours=6)
 _DOCKER_SECONDS = 120.0
 
 
@@ -38,6 +40,7 @@ def scratch_container(image: str, docker_host: str | None = None) -> Iterator[Co
     No port is published: it is reached through `docker exec`. The data is kept in memory-backed anonymous storage of
     the container and goes with it. Raises VerificationImpossible with the container's last lines.
     """
+    sweep_scratch_containers(_FORGOTTEN, docker_host)
     name = f"homelab-scratch-{secrets.token_hex(6)}"
     place = InContainer(name, docker_host)
     _docker(

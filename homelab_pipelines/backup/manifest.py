@@ -69,8 +69,12 @@ class DatabaseProperties(_Record):
 
 
 class Evidence(_Record):
-    """All that a restored copy is compared with."""
+    """All that a restored copy is compared with.
 
+    `form` numbers the queries that made the digests of `objects` and `roles`: only digests of one form can be compared.
+    """
+
+    form: int = 1
     database: DatabaseProperties | None = None
     tables: list[TableEvidence] = []
     sequences: list[SequenceEvidence] = []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from homelab_pipelines.backup import evidence
-from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
 from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
 from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.local_server import scratch_folder
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
+from homelab_pipelines.backup.pg_restore import run_pg_restore
 from homelab_pipelines.backup.pipeline import free_bytes
-from homelab_pipelines.backup.processes import describe_exit
 from homelab_pipelines.backup.server import server_facts
 from homelab_pipelines.backup.session import Session, connect
 from homelab_pipelines.backup.stores.base import BackupStore
@@ -60,7 +58,10 @@ class RestoreOptions:
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """`replaced`: the name that the former database has now. `differences`: empty when the copy is equal."""
+    """`seconds`: from the first byte read to the last index built. `differences`: empty when the copy is equal.
+
+    `replaced`: the name that the former database has now.
+    """
 
     database: str
     seconds: float
@@ -138,8 +139,8 @@ def restore_database(
                 f"a database {name!r} is there already",
                 "choose another name, or add --replace: the one there is renamed aside, not dropped",
             )
+    started = time.monotonic()
     with spooled(store, manifest, identities, options.folder, report) as content:
-        started = time.monotonic()
         temporary = f"homelab_restore_{secrets.token_hex(6)}"
         notes: list[str] = []
         try:
@@ -175,6 +176,7 @@ def compare_restored(
 ) -> tuple[list[str], list[str]]:
     """What differs between a restored copy and the evidence, and what could not be compared."""
     expected, notes = manifest.evidence, []
+    same_form = expected.form == evidence.FORM
     with connect(connection, database) as session:
         facts = server_facts(session)
         actual = Evidence(
@@ -182,12 +184,16 @@ def compare_restored(
             sequences=evidence.sequences(*(2 * (evidence.sequence_values(session),))),
             large_objects=evidence.large_objects(session, manifest.server_bytes + 1),
             extensions=evidence.extensions(session),
-            objects=evidence.schema_objects(session, facts.number) if same_major else expected.objects,
-            roles=evidence.roles(session, expected.role_passwords),
+            objects=evidence.schema_objects(session, facts.number) if same_major and same_form else expected.objects,
+            roles=evidence.roles(session, expected.role_passwords) if same_form else expected.roles,
             role_passwords=expected.role_passwords,
         )
     if not same_major:
         notes.append(f"schema not compared: PostgreSQL {manifest.server_major} writes definitions differently")
+    if not same_form:
+        notes.append(
+            f"schema and roles not compared: recorded in form {expected.form}, this version knows form {evidence.FORM}"
+        )
     adjusted, more = _comparable(expected, actual, options)
     differences = evidence.compare(adjusted, actual)
     if expected.tables:
@@ -272,59 +278,23 @@ def _restore_as(
     if options.roles and content.globals_sql is not None:
         notes += restore_globals(connection, content.globals_sql, options.scratch)
     with connect(connection) as session:
+        major = server_facts(session).major
         create_database(session, name, properties, options.scratch)
     report("restoring", 0, 0)
-    _pg_restore(connection, name, content.dump, manifest, options)
+    run_pg_restore(
+        connection,
+        name,
+        content.dump,
+        manifest,
+        major,
+        jobs=options.jobs,
+        owners=options.owners,
+        scratch=options.scratch,
+    )
     with connect(connection) as session:
         for statement in property_statements(name, properties, options.owners):
             session.execute(statement)
     return notes
-
-
-def _pg_restore(connection: Connection, name: str, dump: Path, manifest: Manifest, options: RestoreOptions) -> None:
-    """Run pg_restore; its version must not be older than the pg_dump that wrote the archive."""
-    dump_major = int(manifest.programs.get("pg_dump", "0").split(".")[0] or 0)
-    direct = isinstance(connection.place, Direct)
-    command = connection.command(
-        "pg_restore",
-        "--exit-on-error",
-        "--no-password",
-        *(("--no-tablespaces", "--no-subscriptions") if options.scratch else ()),
-        *(() if options.owners else ("--no-owner", "--no-privileges")),
-        *(("--jobs", str(options.jobs)) if direct else ()),
-        "--dbname",
-        connection.conninfo(name),
-        *((str(dump),) if direct else ()),
-        server_major=max(manifest.server_major, dump_major),
-    )
-    with tempfile.TemporaryFile() as messages, dump.open("rb") as archive:
-        process = subprocess.Popen(
-            command.arguments,
-            stdin=subprocess.DEVNULL if direct else subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=messages,
-            env=command.full_environment(),
-        )
-        try:
-            if process.stdin is not None:
-                with contextlib.suppress(BrokenPipeError), process.stdin:
-                    if command.first_line is not None:
-                        process.stdin.write(command.first_line.encode() + b"\n")
-                    while chunk := archive.read(1 << 20):
-                        process.stdin.write(chunk)
-            status = process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        messages.seek(0)
-        said = messages.read(8192).decode(errors="replace").strip()
-    if status != 0:
-        raise RestoreFailed(
-            f"restoring {manifest.source} {manifest.id} into {connection}",
-            describe_exit(status, said),
-            "mend what the message names (an extension to install, a superuser to use), then try again",
-        )
 
 
 def _rename(connection: Connection, temporary: str, name: str, replace: bool) -> str | None:

@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from homelab_pipelines.backup.database_sql import property_statements
 from homelab_pipelines.backup.manifest import DatabaseProperties, StoredObject
 
+# A grant names the source's superuser as its grantor, who may be another role on the server restored to.
+_WITHOUT_GRANTORS = "sed -E 's/^(GRANT .*) GRANTED BY .*;$/\\1;/'"
+
 
 def restore_commands(
     database: str | None, objects: Sequence[StoredObject], properties: DatabaseProperties | None
 ) -> list[str]:
     """Shell lines to run in the backup's folder; KEY is the file of the age identity, NEW the database to make."""
     commands = []
-    for role, consumer in (("globals", "psql -X -d postgres"), ("dump", "pg_restore --exit-on-error -d NEW")):
+    for role, consumer in (
+        ("globals", f"{_WITHOUT_GRANTORS} | psql -X -d postgres"),
+        ("dump", "pg_restore --exit-on-error -d NEW"),
+    ):
         stored = next((item for item in objects if item.role == role), None)
         if stored is None:
             continue

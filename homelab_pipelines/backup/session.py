@@ -19,7 +19,7 @@ from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceRe
 
 Row = dict[str, Any]
 
-# What changes the text of a value or of a definition is fixed, so that two servers give the same text for the same data.
+# What changes the text of a value or of a definition is fixed, so that two servers write the same data alike.
 SETTINGS = """
 SET search_path = ''; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
 SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET lc_monetary = 'C';

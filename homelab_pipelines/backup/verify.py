@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ScratchChoice:
-    """Where a restore is tried. `auto`: local binaries if they fit, else a container of the source's image, else `server`.
+    """Where a restore is tried. `auto`: local programs, else a container of the source's image, else `server`.
 
     `server`: a connection to a server that a scratch database may be made on. `parent`: the folder of local clusters.
     """
@@ -69,7 +70,7 @@ class Scratch:
 
 @contextmanager
 def scratch(manifest: Manifest, choice: ScratchChoice) -> Iterator[Scratch]:
-    """A scratch server that fits a backup. Raises VerificationImpossible naming every way that was tried, and why not."""
+    """A scratch server that fits a backup. Raises VerificationImpossible with every way that was tried, and why not."""
     tried: list[str] = []
     extensions = manifest.evidence.extensions
     if choice.method in ("auto", "local"):
@@ -208,6 +209,8 @@ def _restored(
         except BackupDamaged as error:
             outcome |= {"result": "damaged", "differences": [f"{error.what}: {error.why}"]}
         except (RestoreFailed, SourceRefused, CaptureFailed) as error:
+            if reason := _fault_of_the_scratch_server(error.why, server):
+                raise VerificationImpossible(f"verifying {manifest.source} {manifest.id}", *reason) from error
             outcome |= {"result": "failed", "differences": [f"{error.what}: {error.why}"]}
         except BackupError as error:
             raise VerificationImpossible(
@@ -216,6 +219,19 @@ def _restored(
     return Proof(
         source=manifest.source, id=manifest.id, target=target, checked_at=checked_at, method="restored", **outcome
     )
+
+
+def _fault_of_the_scratch_server(message: str, server: Scratch) -> tuple[str, str] | None:
+    """Why a failed restore says nothing of the backup, and what to do; None when it does."""
+    if server.shared and re.search(r'role "?.*"? does not exist', message):
+        why = f"{message} (a scratch database on a server that others use is restored without the backup's roles)"
+        return why, "install server programs of this version, or set verify.image: a server of its own has all roles"
+    if "unsupported version" in message and "in file header" in message:
+        return (
+            f"{message} (the pg_restore of {server.label} is older than the pg_dump that took this backup)",
+            "choose a newer image of the same major version, or install its server programs here",
+        )
+    return None
 
 
 def _try_database(
@@ -262,13 +278,19 @@ def _try_globals(
             "roles can only be restored into a server of their own, not into a scratch database",
             "install server programs of this version, or set verify.image",
         )
+    expected, started = manifest.evidence, time.monotonic()
     with spooled(store, manifest, identities, None, report) as content:
-        started = time.monotonic()
         notes = restore_globals(server.connection, content.globals_sql or "", scratch=True)
         seconds = time.monotonic() - started
+    if expected.form != evidence.FORM:
+        raise VerificationImpossible(
+            f"verifying {manifest.source} {manifest.id}",
+            f"its roles were recorded in form {expected.form}, this version of homelab_pipelines knows {evidence.FORM}",
+            "homelab backup takes one that can be compared",
+        )
     with connect(server.connection) as session:
-        actual = Evidence(roles=evidence.roles(session, manifest.evidence.role_passwords))
-    differences = evidence.compare(Evidence(roles=manifest.evidence.roles), actual)
+        actual = Evidence(roles=evidence.roles(session, expected.role_passwords))
+    differences = evidence.compare(Evidence(roles=expected.roles), actual)
     return {
         "result": "different" if differences else "equal",
         "differences": differences,

@@ -24,7 +24,8 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
     """Back up and prove the named sources, or all (then retention, too); 0 only when every step and check passed."""
     deployment = Deployment(inventory_path(), state_home())
     configured = ConfiguredBackups.from_environment()
-    configured.discover()
+    for error in configured.discover()[1].values():
+        say(str(error))
     definitions = build_definitions(configured, str(deployment.inventory))
     keys = [key for name in names for key in _keys(configured, name)]
     job = definitions.resolve_job_def(JOB)
@@ -67,14 +68,18 @@ def _lines(result: dg.ExecuteInProcessResult) -> Iterator[dict[str, Any]]:
         }
         for check in result.get_asset_check_evaluations()
     ]
+    begun = set()
     for event in result.all_events:
-        if event.is_step_failure:
+        if event.is_step_start:
+            begun.add(event.step_key)
+        elif event.is_step_failure:
             failure = event.step_failure_data.user_failure_data
             error = event.step_failure_data.error
             why = failure.description if failure and failure.description else (error.message if error else "")
             yield {"step": event.step_key, "passed": False, "description": why.strip()}
-        elif event.is_step_skipped:
-            yield {"step": event.step_key, "passed": False, "description": "not run: what it rests on failed"}
+    for node in result.job_def.nodes:
+        if node.name not in begun:
+            yield {"step": node.name, "passed": False, "description": "not run: what it rests on failed"}
     yield from checks
 
 

@@ -48,8 +48,7 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             started_any = True
             _demo(deployment, stack)
             configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
-            for server, names in configured.discover().items():
-                say(f"server {server}: {', '.join(names) or 'no database is chosen'}")
+            _say_databases(configured)
             say("starting Dagster (code server, daemon, webserver) …")
             begun = datetime.now(UTC)
             check = stack.enter_context(running(deployment))
@@ -76,6 +75,15 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             signal.signal(each, handler)
         if started_any:
             say("everything that was started here has ended")
+
+
+def _say_databases(configured: ConfiguredBackups) -> None:
+    found, failed = configured.discover()
+    for error in failed.values():
+        say(str(error))
+    for server, names in found.items():
+        known = " (as known before)" if server in failed else ""
+        say(f"server {server}: {', '.join(names) or 'no database is chosen'}{known}")
 
 
 def _stop(stop: threading.Event) -> None:
@@ -110,10 +118,12 @@ def _first_run(deployment: Deployment, check: Callable[[], None]) -> int:
         check()
         state = run_state(deployment, run_id)
         for step, status in state.steps.items():
-            if status in ("SUCCESS", "FAILURE", "SKIPPED") and seen.get(step) != status:
+            if status in ("SUCCESS", "FAILURE") and seen.get(step) != status:
                 seen[step] = status
                 say(f"  {status.lower():8} {step}")
         if state.ended:
+            for step in sorted(set(state.planned) - set(state.steps)):
+                say(f"  not run  {step}: what it rests on failed")
             if state.status != "SUCCESS":
                 say(f"the run ended with {state.status}; why: {deployment.url}/runs/{run_id}")
             return 0 if state.status == "SUCCESS" else 1

@@ -12,6 +12,7 @@ import dagster as dg
 import pyrage
 import yaml
 
+from homelab_pipelines.assets.errors import NETWORK_RETRIES
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.records import list_store
@@ -22,6 +23,8 @@ from tests.peers.postgres import PostgresPeer
 
 REPOSITORY = Path(__file__).parents[2]
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+# As the project's own policy, in a hurry.
+RETRIES = dg.RetryPolicy(max_retries=NETWORK_RETRIES.max_retries, delay=0.2)
 ODD = 'odd "näme" of/things'
 
 
@@ -111,7 +114,7 @@ class House:
         return ConfiguredBackups(load(self.inventory), self.folder, self.home)
 
     def definitions(self) -> dg.Definitions:
-        return build_definitions(self.configured(), str(self.inventory))
+        return build_definitions(self.configured(), str(self.inventory), retries=RETRIES)
 
     def instance(self) -> dg.DagsterInstance:
         """Dagster with the project's own settings and storage of this house."""
@@ -161,7 +164,8 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def skipped(result: dg.ExecuteInProcessResult) -> set[str]:
     """The steps that were held back."""
-    return {str(event.step_key) for event in result.all_events if event.is_step_skipped}
+    begun = {str(event.step_key) for event in result.all_events if event.is_step_start}
+    return {node.name for node in result.job_def.nodes} - begun
 
 
 def retried(result: dg.ExecuteInProcessResult) -> set[str]:

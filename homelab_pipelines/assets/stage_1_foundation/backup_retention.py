@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name
-from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
+from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.local_server import sweep_scratch
 from homelab_pipelines.backup.prune import Pruned, prune
@@ -16,7 +16,9 @@ from homelab_pipelines.resources.backups import BackupsResource
 NOTHING_STOPPED = "nothing_stops_pruning"
 
 
-def retention_asset(target: str, kind: str, upstream: Sequence[dg.AssetKey], owner: str | None) -> dg.AssetsDefinition:
+def retention_asset(
+    target: str, kind: str, upstream: Sequence[dg.AssetKey], owner: str | None, retries: dg.RetryPolicy
+) -> dg.AssetsDefinition:
     """The retention of one target, downstream of every backup's proof."""
     key = dg.AssetKey(["backup_retention", target])
 
@@ -39,7 +41,7 @@ def retention_asset(target: str, kind: str, upstream: Sequence[dg.AssetKey], own
                 description="No backup fell out of its history, stands in the future, or has an unreadable manifest.",
             )
         ],
-        retry_policy=NETWORK_RETRIES,
+        retry_policy=retries,
     )
     def backup_retention(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[Any]:
         with failing_clearly():

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import dagster as dg
 
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
-from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
+from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.observe import observe
 from homelab_pipelines.resources.backups import BackupsResource
 
 
-def database_asset(instance: str, source: Source, owner: str | None) -> dg.AssetsDefinition:
+def database_asset(instance: str, source: Source, owner: str | None, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
     """The asset of one database."""
     key = dg.AssetKey(["database", instance])
 
@@ -30,7 +30,7 @@ def database_asset(instance: str, source: Source, owner: str | None) -> dg.Asset
                 ),
             )
         ],
-        retry_policy=NETWORK_RETRIES,
+        retry_policy=retries,
         pool=pool(source.server),
     )
     def database(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]

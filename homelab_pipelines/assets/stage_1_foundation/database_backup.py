@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
-from homelab_pipelines.assets.errors import NETWORK_RETRIES, failing_clearly
+from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.capture import CaptureResult, capture_database, capture_globals
 from homelab_pipelines.backup.configured import ConfiguredBackups
@@ -37,7 +37,7 @@ def backup_key(instance: str, source: Source) -> dg.AssetKey:
 
 
 def backup_assets(
-    instance: str, source: Source, homelab: Homelab
+    instance: str, source: Source, homelab: Homelab, retries: dg.RetryPolicy
 ) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
     """The backup of one source, and the check that restores it."""
     key = backup_key(instance, source)
@@ -74,7 +74,7 @@ def backup_assets(
             )
         ],
         check_specs=checks,
-        retry_policy=NETWORK_RETRIES,
+        retry_policy=retries,
         pool=pool(source.server),
     )
     def database_backup(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[Any]:
@@ -110,7 +110,7 @@ def backup_assets(
                 description=f"The restore took at most {format_duration(promise.restore_within)}.",
             ),
         ],
-        retry_policy=NETWORK_RETRIES,
+        retry_policy=retries,
     )
     def restorable(context: dg.AssetCheckExecutionContext, backups: BackupsResource) -> Iterator[dg.AssetCheckResult]:
         with failing_clearly():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 
+from homelab_pipelines.backup import programs
 from homelab_pipelines.backup.capture import capture_globals
 from homelab_pipelines.backup.errors import (
     BackupError,
@@ -24,6 +24,7 @@ from homelab_pipelines.backup.local_server import scratch_server
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.pipeline import Target
 from homelab_pipelines.backup.programs import server_for
+from homelab_pipelines.backup.restore import RestoreOptions, compare_restored, restore_database
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
 from tests.integration.backup.conftest import (
@@ -38,7 +39,7 @@ from tests.integration.backup.conftest import (
     restore,
 )
 from tests.peers import missing
-from tests.peers.postgres import FreshDatabase, PostgresPeer, fill_example, server_of, start_server
+from tests.peers.postgres import FreshDatabase, PostgresPeer, fill_example, server_of
 
 pytestmark = pytest.mark.postgres
 
@@ -128,16 +129,16 @@ def test_failing_restore_with_replace_leaves_the_old_one(
     with source_server.connect(saved.source.partition("/")[2]) as connection:
         available = {row[0] for row in connection.execute("SELECT extname FROM pg_extension")}
     assert "pg_trgm" in available
-    with ExitStack() as stack:
-        poor = start_server(16, stack)  # this wheel has none of contrib's extensions
-        with poor.create_database(old.name).connect() as connection:
-            connection.execute("CREATE TABLE old AS SELECT 42 AS answer")
-        with databases_kept(poor), pytest.raises(RestoreFailed) as caught:
-            restore(poor, old.name, shelf, saved, replace=True)
-        assert 'extension "' in str(caught.value)
-        assert "is not available" in str(caught.value)
-        assert "an extension to install" in caught.value.next_step
-        assert count(poor, old.name, "SELECT answer FROM old") == 42
+    poor = server_of(16)  # this wheel has none of contrib's extensions
+    with poor.create_database(old.name).connect() as connection:
+        connection.execute("CREATE TABLE old AS SELECT 42 AS answer")
+    with databases_kept(poor), pytest.raises(RestoreFailed) as caught:
+        restore(poor, old.name, shelf, saved, replace=True)
+    assert 'extension "' in str(caught.value)
+    assert "is not available" in str(caught.value)
+    assert "an extension to install" in caught.value.next_step
+    assert count(poor, old.name, "SELECT answer FROM old") == 42
+    poor.drop_database(old.name)
     expect_untouched(old)
 
 
@@ -155,8 +156,6 @@ def test_copy_that_differs_does_not_replace_the_old_one(
         databases_kept(source_server),
         pytest.raises(RestoreFailed, match=r"table app.counter: 6 rows in the source, 5"),
     ):
-        from homelab_pipelines.backup.restore import RestoreOptions, restore_database
-
         restore_database(connection_to(source_server), old.name, shelf, record, [], RestoreOptions(replace=True))
     expect_untouched(old)
 
@@ -201,8 +200,6 @@ def test_newer_server_takes_an_older_backup_and_rows_are_compared(shelf: Directo
             for table in saved.evidence.tables
         ]
         manifest = saved.model_copy(update={"evidence": saved.evidence.model_copy(update={"tables": tables})})
-        from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
-
         differences, _ = compare_restored(connection_to(newest), name, manifest, RestoreOptions(), same_major=False)
         assert differences == ["table app.counter: 7 rows in the source, 5 restored"]
     finally:
@@ -248,8 +245,6 @@ def test_missing_scratch_folder_is_named(
 def test_account_that_may_not_create_databases_is_refused(
     source_server: PostgresPeer, shelf: DirectoryStore, saved: Manifest
 ) -> None:
-    from homelab_pipelines.backup.restore import RestoreOptions, restore_database
-
     with source_server.connect() as connection:
         connection.execute("CREATE ROLE powerless LOGIN PASSWORD 'powerless'")
     try:
@@ -273,19 +268,59 @@ def test_verification_leaves_nothing_behind(shelf: DirectoryStore, saved: Manife
     assert {"restoring", "comparing"} <= set(seen)
 
 
-def test_verification_on_a_shared_server_drops_its_database_and_makes_no_role(
-    shelf: DirectoryStore, saved: Manifest
-) -> None:
+@pytest.fixture
+def shared() -> Iterator[PostgresPeer]:
+    """A server that others use, which a scratch database may be made on; it has none of the source's roles."""
     with scratch_server(server_for(15)) as server:
         peer = PostgresPeer(server, "", host=str(server.socket_dir), user=server.user)
-        roles = "SELECT count(*) FROM pg_roles"
-        before = count(peer, "postgres", roles)
-        choice = ScratchChoice(method="server", server=connection_to(peer))
+        before = count(peer, "postgres", "SELECT count(*) FROM pg_roles")
         with databases_kept(peer):
-            (proof,) = verify_backup({"nas": (shelf, record_of(shelf, saved))}, [], choice)
-        assert count(peer, "postgres", roles) == before
-    # The example's policies name roles, which are not on this server: that is said, and is no proof of damage.
-    assert proof.result in ("equal", "failed")
+            yield peer
+        assert count(peer, "postgres", "SELECT count(*) FROM pg_roles") == before
+
+
+def test_verification_on_a_shared_server_leaves_neither_database_nor_role(
+    source_server: PostgresPeer, shelf: DirectoryStore, tiny: str, shared: PostgresPeer
+) -> None:
+    manifest = capture(source_server, tiny, shelf).manifest
+    choice = ScratchChoice(method="server", server=connection_to(shared))
+    (proof,) = verify_backup({"nas": (shelf, record_of(shelf, manifest))}, [], choice)
+    assert (proof.result, proof.differences) == ("equal", [])
+    assert any("owners and privileges not compared" in note for note in proof.notes)
+
+
+def test_roles_that_a_shared_server_lacks_are_no_fault_of_the_backup(
+    shelf: DirectoryStore, saved: Manifest, shared: PostgresPeer
+) -> None:
+    choice = ScratchChoice(method="server", server=connection_to(shared))
+    proofs = len(record_of(shelf, saved).proofs)
+    with pytest.raises(VerificationImpossible, match=r'role "example_\w+" does not exist') as caught:
+        verify_backup({"nas": (shelf, record_of(shelf, saved))}, [], choice)
+    assert "verify.image" in caught.value.next_step
+    assert "mapped" not in str(caught.value)  # the password of the user mapping whose making failed
+    assert len(record_of(shelf, saved).proofs) == proofs
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_only_newer_client_programs_restore_into_an_older_server(
+    source_server: PostgresPeer,
+    shelf: DirectoryStore,
+    example: str,
+    new_name: str,
+    jobs: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine with nothing but PostgreSQL 18's programs; what they set, servers before 17 do not know."""
+    poor = server_of(16)
+    newest = [each for each in programs.installations() if each.major == 18]
+    monkeypatch.setattr(programs, "installations", lambda: newest)
+    manifest = capture(source_server, example, shelf).manifest
+    assert manifest.programs["pg_dump"].startswith("18.")
+    result = restore(source_server, new_name, shelf, manifest, jobs=jobs)
+    assert result.differences == []
+    # What else fails is still a failure.
+    with databases_kept(poor), pytest.raises(RestoreFailed, match="is not available"):
+        restore(poor, new_name, shelf, manifest, jobs=jobs)
 
 
 def test_no_way_to_verify_names_every_way_and_records_nothing(shelf: DirectoryStore, saved: Manifest) -> None:
@@ -314,4 +349,3 @@ def test_full_example_survives_a_second_generation(
     assert [(t.name, t.rows, t.content_hash) for t in second.evidence.tables] == [
         (t.name, t.rows, t.content_hash) for t in first.evidence.tables
     ]
-    assert sql.Identifier(new_name)

@@ -225,7 +225,7 @@ def test_server_that_is_not_there_is_named(source_server: PostgresPeer, nas: Dir
     with pytest.raises(SourceUnavailable, match=f"main \\(127.0.0.1:{port}\\)") as caught:
         capture(source_server, "any", nas, place=Direct("127.0.0.1", port))
     assert caught.value.retryable
-    with pytest.raises(SourceUnavailable, match="no-such-host.invalid"):
+    with pytest.raises(SourceUnavailable, match=r"no-such-host\.invalid"):
         capture(source_server, "any", nas, place=Direct("no-such-host.invalid"))
 
 
@@ -314,7 +314,7 @@ def test_account_that_may_not_read_passwords_leaves_them_out_and_says_so(
 def test_account_without_privileges_is_refused_with_the_table_named(
     source_server: PostgresPeer, busy: FreshDatabase, nas: DirectoryStore, account: str
 ) -> None:
-    with pytest.raises(SourceRefused, match="permission denied for table (bulk|ledger)") as caught:
+    with pytest.raises(SourceRefused, match=r"permission denied for table (bulk|ledger)") as caught:
         capture(source_server, busy.name, nas, user=account, password=account)
     assert "privileges" in caught.value.next_step
     assert listed(nas) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -21,6 +20,7 @@ from homelab_pipelines.backup.records import Listing, list_store
 from homelab_pipelines.backup.stores.base import BackupStore, get
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.stores.throttle import ThrottledStore
+from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
 from tests.integration.backup.conftest import (
     PLAIN,
     Key,
@@ -28,6 +28,7 @@ from tests.integration.backup.conftest import (
     connection_to,
     directory_store,
     listed,
+    record_of,
     s3_store,
     verify,
 )
@@ -312,4 +313,16 @@ def test_target_that_stands_still_is_let_go(
         timer.cancel()
         dead.released.set()
     expect_only(result, nas, "dead", "stood still for 1 s")
-    assert os.listdir(dead.root) == []
+    assert list(dead.root.iterdir()) == []
+
+
+def test_dead_target_does_not_keep_the_others_from_being_proven(
+    source_server: PostgresPeer, tiny: str, nas: DirectoryStore, usb: DirectoryStore
+) -> None:
+    manifest = capture(source_server, tiny, usb, nas).manifest
+    dead = FaultyStore(usb, Fault("error", on="read", keys="*/dump.pgc.zst"))
+    copies = {store.name: (dead if store is usb else store, record_of(store, manifest)) for store in (usb, nas)}
+    with pytest.raises(StoreUnavailable, match="the test asked for this error"):
+        verify_backup(copies, [], ScratchChoice())
+    assert record_of(nas, manifest).status == "verified"
+    assert record_of(usb, manifest).status == "unverified"

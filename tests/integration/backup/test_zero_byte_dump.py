@@ -21,7 +21,7 @@ pytestmark = pytest.mark.postgres
 def fake_programs(
     source_server: PostgresPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Path, Path]]:
-    """A folder of real client programs that comes first, for tests to replace one in; and the folder of the real ones."""
+    """A folder of client programs that comes first, for tests to replace one in; and the folder of the real ones."""
     real = client_for(source_server.major).bin
     folder = tmp_path / "bin"
     folder.mkdir()

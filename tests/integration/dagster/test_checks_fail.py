@@ -47,7 +47,7 @@ def test_restorable_stored_copy_damaged_fails_and_holds_retention_back(
     assert after.done
     verdict = checks(result)[f"database_backup/{photos} restorable"]
     assert not verdict.passed
-    assert "on usb is damaged: dump.pgc.zst.age: " in verdict.description and "digest" in verdict.description
+    assert "on usb is damaged: dump.pgc.zst.age: " in verdict.description and "SHA-256" in verdict.description
     assert " on nas " not in verdict.description, "the good copy is not blamed"
     assert "Next: " in verdict.description
     assert not result.success

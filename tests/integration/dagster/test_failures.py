@@ -103,11 +103,9 @@ def test_server_down_for_good_fails_after_the_retries_saying_where(
         proxy.set("refuse")
         definitions = here.definitions()
         job = definitions.resolve_job_def("nightly_backup")
-        started = time.monotonic()
         result = job.execute_in_process(
             instance=instance_of(here), asset_selection=[dg.AssetKey(["database", photos])], raise_on_error=False
         )
-    assert time.monotonic() - started < 75
     tries = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
     assert len(tries) == 2
     message = failures(result)[f"database__{photos}"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
+from homelab_pipelines.assets.errors import NETWORK_RETRIES
 from homelab_pipelines.inventory.names import instance_names
 from tests.integration.house import ODD, House, checks, failures, fill
 from tests.peers.postgres import PostgresPeer
@@ -175,6 +177,10 @@ def described(definitions: dg.Definitions) -> list[str]:
                 f" fresh within {window.to_timedelta() if window else None},"
                 f" after {sorted(dep.asset_key.to_user_string() for dep in spec.deps)}"
             )
+        for check in node.check_specs:
+            lines.append(
+                f"check {check.asset_key.to_user_string()} {check.name}: step {node.op.name}, blocking {check.blocking}"
+            )
     for asset_checks in repository.asset_checks_defs_by_key.values():
         for check in asset_checks.check_specs:
             lines.append(
@@ -190,12 +196,17 @@ def described(definitions: dg.Definitions) -> list[str]:
     return sorted(set(lines))
 
 
-def test_schedule_asks_for_one_run_of_the_job_at_the_inventorys_hour(night: Night) -> None:
-    schedule = night.house.definitions().get_schedule_def("nightly_backup_schedule")
-    winter = time.mktime((2026, 12, 1, 12, 0, 0, 0, 0, 0))
-    tick = next(schedule.execution_time_iterator(winter))
-    assert (tick.hour, tick.minute, tick.tzname()) == (3, 30, "CET")
+def test_schedule_asks_for_one_run_of_the_whole_job(night: Night) -> None:
+    schedule = night.house.definitions().get_repository_def().get_schedule_def("nightly_backup_schedule")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 3 * * *", "Europe/Berlin")
+    tick = datetime(2026, 12, 1, 3, 30, tzinfo=ZoneInfo("Europe/Berlin"))
     with dg.build_schedule_context(night.instance, scheduled_execution_time=tick) as context:
         requests = schedule.evaluate_tick(context).run_requests
     assert requests is not None and len(requests) == 1
-    assert schedule.job_name == "nightly_backup"
+    assert schedule.job_name == "nightly_backup" and requests[0].asset_selection is None
+
+
+def test_retries_of_the_project_wait_longer_each_time() -> None:
+    assert NETWORK_RETRIES.max_retries == 2
+    assert NETWORK_RETRIES.delay == 10
+    assert NETWORK_RETRIES.backoff is dg.Backoff.EXPONENTIAL

@@ -16,7 +16,7 @@ SET default_transaction_read_only = off;
 SET client_encoding = 'UTF8';
 
 CREATE ROLE "a ""b""; c";
-ALTER ROLE "a ""b""; c" WITH NOSUPERUSER LOGIN PASSWORD 'SCRAM-SHA-256$4096:Plo=$w:g=' VALID UNTIL '2099-01-01 00:00:00+00';
+ALTER ROLE "a ""b""; c" WITH NOSUPERUSER LOGIN PASSWORD 'SCRAM-SHA-256$4096:Plo=$w:g=' VALID UNTIL 'infinity';
 COMMENT ON ROLE "a ""b""; c" IS E'one;
 \\restrict two
 --;''three';
@@ -38,7 +38,7 @@ def test_statements_are_told_apart() -> None:
         Statement('CREATE ROLE "a ""b""; c"', "create role", odd),
         Statement(
             'ALTER ROLE "a ""b""; c" WITH NOSUPERUSER LOGIN PASSWORD \'SCRAM-SHA-256$4096:Plo=$w:g=\''
-            " VALID UNTIL '2099-01-01 00:00:00+00'",
+            " VALID UNTIL 'infinity'",
             "alter role",
             odd,
         ),

@@ -59,9 +59,9 @@ class KillablePostgres:
         wait_for(self._answers, 30, "the recovery of PostgreSQL")
 
     def kill(self, whom: str) -> str:
-        """SIGKILL to the `postmaster`, to `everyone`, or to one `backend` as the kernel out of memory would; to whom."""
+        """SIGKILL to the `postmaster`, `everyone`, or one `backend` (as a kernel out of memory does); whom it hit."""
         server = self.processes()
-        backends = [each for each in server if f" app 127.0.0.1" in each.command[0]]
+        backends = [each for each in server if " app 127.0.0.1" in each.command[0]]
         chosen = [each for each in server if each.pid == self.server.pid]
         if whom == "everyone":
             chosen += [each for each in server if each.pid != self.server.pid]

@@ -39,6 +39,7 @@ MARK = "HOMELAB_TEST_RUN"
 NAS, CLOUD = "nas", "cloud"
 # sysexits.h: EX_SOFTWARE, EX_TEMPFAIL.
 REFUSED, FAULT = 75, 70
+ENDED_EARLY = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,16 @@ class Settings:
     @functools.cache  # noqa: B019 (one Settings a process)
     def stores(self, root: str, bucket: str) -> dict[str, BackupStore]:
         """A folder and a bucket. The bucket's client tries twice only, so that a dead server is soon known to be."""
-        keys = {"access_key": self.access_key, "secret_key": self.secret_key}
-        cloud = S3Store(bucket, "house", CLOUD, endpoint=self.endpoint, connect_timeout=2, attempts=2, **keys)
+        cloud = S3Store(
+            bucket,
+            "house",
+            CLOUD,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            endpoint=self.endpoint,
+            connect_timeout=2,
+            attempts=2,
+        )
         cloud.client  # noqa: B018 (made before the fork: it takes longer than an upload, and holds no connection yet)
         return {NAS: DirectoryStore(root, NAS), CLOUD: cloud}
 
@@ -115,8 +124,8 @@ def _work(settings: Settings, task: Task) -> int:
         outcome = _TASKS[task.what](settings, task)
     except BackupError as error:
         status, outcome = REFUSED, {"error": type(error).__name__, "message": str(error), "retryable": error.retryable}
-    except SystemExit as leaving:
-        status = int(leaving.code or 0)
+    except (SystemExit, KeyboardInterrupt):
+        status = ENDED_EARLY
     except BaseException:
         status, outcome = FAULT, {"error": "fault", "message": traceback.format_exc()}
     Path(task.outcome).write_text(json.dumps(outcome))
@@ -124,7 +133,7 @@ def _work(settings: Settings, task: Task) -> int:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    sys.exit(ENDED_EARLY)
 
 
 def _capture(settings: Settings, task: Task) -> dict[str, Any]:

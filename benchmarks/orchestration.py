@@ -1,0 +1,270 @@
+"""Where a nightly run over empty databases spends its time: the engine alone, split into its steps.
+
+With empty databases nothing is left but what is done for every database, so that the largest part can be named.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a program, too
+
+import click
+import psycopg
+import pyrage
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import Machine, load, machine, write_section
+from homelab_pipelines.backup import capture, evidence, pipeline, restore, verify
+from homelab_pipelines.backup.capture import CaptureOptions, capture_database
+from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.local_server import LocalServer, default_parent, persistent_server
+from homelab_pipelines.backup.pipeline import Encoding, Target
+from homelab_pipelines.backup.programs import installations, server_for
+from homelab_pipelines.backup.records import read_backup
+from homelab_pipelines.backup.stores.directory import DirectoryStore
+from homelab_pipelines.backup.unpack import parse_identities
+from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
+
+# The engine's functions that make a step: where they are looked up, their name, the step. What one calls inside another
+# counts for the inner; what runs in another thread is shown apart, for it runs beside the dump.
+STEPS: tuple[tuple[ModuleType | type, str, str], ...] = (
+    (capture, "connect", "connect"),
+    (evidence, "relations", "evidence"),
+    (evidence, "lock", "evidence"),
+    (evidence, "sequence_values", "evidence"),
+    (capture, "_record", "evidence"),
+    (capture._Run, "store", "pg_dump"),
+    (capture._Run, "globals", "globals"),
+    (capture, "program_versions", "versions"),
+    (pipeline.FanOut, "commit", "commit"),
+    (capture._Run, "finish", "commit"),
+    (verify, "scratch_server", "scratch server"),
+    (restore, "connect", "connect to scratch"),
+    (restore, "spooled", "unpack"),
+    (restore, "restore_globals", "restore roles"),
+    (restore, "create_database", "create database"),
+    (restore, "_pg_restore", "pg_restore"),
+    (restore, "compare_restored", "compare"),
+    (restore, "_rename", "rename"),
+    (verify, "add_proof", "proof"),
+)
+CONTEXTS = ("connect", "scratch_server", "spooled")
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by step, each second counted once: for the innermost step of the main thread."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    beside: dict[str, float] = field(default_factory=dict)
+    _stack: list[str] = field(default_factory=lambda: ["the rest"])
+    _since: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what happens inside as `name`."""
+        if threading.current_thread() is not threading.main_thread():
+            started = time.monotonic()
+            yield
+            self.beside[name] = self.beside.get(name, 0.0) + time.monotonic() - started
+            return
+        self._count()
+        self._stack.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._stack.pop()
+
+    def restart(self) -> None:
+        """What was done until now is not counted."""
+        self.seconds, self.beside, self._since = {}, {}, time.monotonic()
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self.seconds[self._stack[-1]] = self.seconds.get(self._stack[-1], 0.0) + now - self._since
+        self._since = now
+
+    def end(self) -> None:
+        """Count what is still open."""
+        self._count()
+
+
+def watch(watch: Stopwatch) -> None:
+    """Put the stopwatch around the engine's functions. Raises AttributeError when one of them is there no more."""
+    for owner, name, step in STEPS:
+        original = getattr(owner, name)
+        timer = _timed_context if name in CONTEXTS else _timed
+        setattr(owner, name, timer(watch, step, original))
+
+
+def _timed(watch: Stopwatch, step: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*arguments: Any, **named: Any) -> Any:
+        with watch.step(step):
+            return original(*arguments, **named)
+
+    return call
+
+
+def _timed_context(
+    watch: Stopwatch, step: str, original: Callable[..., AbstractContextManager[Any]]
+) -> Callable[..., AbstractContextManager[Any]]:
+    """Its start and its end are the step, not what is done in between."""
+
+    @contextmanager
+    def call(*arguments: Any, **named: Any) -> Iterator[Any]:
+        manager = original(*arguments, **named)
+        with watch.step(step):
+            value = manager.__enter__()
+        try:
+            yield value
+        except BaseException:
+            with watch.step(f"{step}: end"):
+                if not manager.__exit__(*sys.exc_info()):
+                    raise
+        else:
+            with watch.step(f"{step}: end"):
+                manager.__exit__(None, None, None)
+
+    return call
+
+
+@contextmanager
+def empty_databases(major: int, folder: Path, count: int) -> Iterator[tuple[LocalServer, list[str]]]:
+    """A server of normal durability with `count` empty databases; all gone when the block ends."""
+    with ExitStack() as stack:
+        work = Path(tempfile.mkdtemp(prefix="homelab-benchmark-", dir=folder))
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        work.chmod(0o711)  # the server's user must reach its folder below
+        server = stack.enter_context(
+            persistent_server(server_for(major), work / "server", password="only-the-socket-is-used")
+        )
+        names = [f"empty_{number:02}" for number in range(1, count + 1)]
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            for name in names:
+                connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
+        yield server, names
+
+
+def engine(server: LocalServer, names: list[str], folder: Path, console: Console) -> dict[str, Any]:
+    """Capture and verify every database in turn, as a run does; seconds by step, and for each database."""
+    stopwatch = Stopwatch()
+    watch(stopwatch)
+    identity = pyrage.x25519.Identity.generate()
+    identities = parse_identities(str(identity))
+    connection = Connection(
+        "benchmark", Direct(str(server.socket_dir), server.port, sslmode="disable"), user=server.user
+    )
+    with tempfile.TemporaryDirectory(prefix="homelab-benchmark-", dir=folder) as root:
+        store = DirectoryStore(root, "benchmark")
+        options = CaptureOptions(Encoding(3, (str(identity.to_public()),)))
+        capturing: list[float] = []
+        verifying: list[float] = []
+        started = time.monotonic()
+        stopwatch.restart()
+        for name in names:
+            began = time.monotonic()
+            with console.status(f"{name}: capture"):
+                manifest = capture_database(connection, name, [Target(store)], options).manifest
+            capturing.append(time.monotonic() - began)
+            with console.status(f"{name}: verify"):
+                record = read_backup(store, manifest.source, manifest.id)
+                proofs = verify_backup(
+                    {"benchmark": (store, record)}, identities, ScratchChoice("local", parent=folder)
+                )
+            if [proof.result for proof in proofs] != ["equal"]:
+                raise click.ClickException(f"{name} was not proven: {proofs}")
+            verifying.append(time.monotonic() - began - capturing[-1])
+        stopwatch.end()
+        total = time.monotonic() - started
+    return {
+        "databases": len(names),
+        "total_seconds": round(total, 3),
+        "capture_seconds": [round(each, 3) for each in capturing],
+        "verify_seconds": [round(each, 3) for each in verifying],
+        "step_seconds": {name: round(each, 3) for name, each in _largest_first(stopwatch.seconds)},
+        "beside_the_dump_seconds": {name: round(each, 3) for name, each in _largest_first(stopwatch.beside)},
+        "share_not_pg_dump": round(1 - stopwatch.seconds.get("pg_dump", 0.0) / total, 3),
+    }
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The table: step, seconds for one database, share of the whole."""
+    count, total = found["databases"], found["total_seconds"]
+    lines = [
+        (name, f"{each / count:.3f}", f"{each / total:.0%}")
+        for name, each in found["step_seconds"].items()
+        if each / total >= 0.005
+    ]
+    lines += [(f"({name}, beside the dump)", f"{each / count:.3f}", "") for name, each in _beside(found)]
+    return [*lines, ("all", f"{total / count:.3f}", "100%")]
+
+
+def markdown(found: dict[str, Any], here: Machine) -> str:
+    """The section of the results' file."""
+    head = ("engine alone", "seconds a database", "share")
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows(found)))
+    return (
+        f"{here.date}, {here}; PostgreSQL {found['postgresql']}; {found['databases']} empty databases;"
+        f" load before the run {found['load_before']}; {found['share_not_pg_dump']:.0%} of the time is not pg_dump.\n\n"
+        f"{table}"
+    )
+
+
+@click.command()
+@click.option("--databases", "count", default=20, show_default=True, help="How many empty databases.")
+@click.option("--major", type=int, help="PostgreSQL version  [default: the newest there is]")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the data goes  [default: /var/tmp]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object to standard output.")
+@click.option("--results", type=click.Path(path_type=Path), help="Write the table into this Markdown file.")
+def main(count: int, major: int | None, folder: Path | None, as_json: bool, results: Path | None) -> None:
+    """Measure what is done for every database, however small: capture and verify of empty ones, step by step."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is removed
+    console = Console(stderr=as_json)
+    here, loaded = machine(), load()
+    chosen = major or max((found.major for found in installations() if found.has_server), default=0)
+    parent = folder or default_parent()
+    try:
+        with empty_databases(chosen, parent, count) as (server, names):
+            found = engine(server, names, parent, console)
+            found |= {"postgresql": server.installation.version, "load_before": round(loaded, 2)}
+    except BackupError as error:
+        raise click.ClickException(str(error)) from error
+    table = Table("step", "seconds a database", "share", title=f"Engine alone, {count} empty databases")
+    for row in rows(found):
+        table.add_row(*row)
+    console.print(table, f"{here}; PostgreSQL {found['postgresql']}; {here.date}")
+    if as_json:
+        click.echo(json.dumps(found | {"machine": asdict(here)}, indent=1))
+    if results is not None:
+        write_section(results, f"Orchestration, {count} empty databases, {here.processor}", markdown(found, here))
+        console.print(f"written to {results}")
+
+
+def _largest_first(seconds: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(seconds.items(), key=lambda item: -item[1])
+
+
+def _beside(found: dict[str, Any]) -> list[tuple[str, float]]:
+    return list(found["beside_the_dump_seconds"].items())
+
+
+if __name__ == "__main__":
+    main()

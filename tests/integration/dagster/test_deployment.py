@@ -1,0 +1,204 @@
+"""Code server, daemon and webserver as `homelab up` starts them: two runs at once, alerts, a killed worker."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
+from tests.integration.house import REPOSITORY, House, fill
+from tests.peers.postgres import PostgresPeer
+from tests.peers.receiver import HttpReceiver, http_receiver
+from tests.peers.s3 import free_port
+
+pytestmark = pytest.mark.postgres
+POOL = "postgres__main"
+
+
+@dataclass
+class Up:
+    """A deployment that runs."""
+
+    house: House
+    deployment: Deployment
+    instance: dg.DagsterInstance
+    receiver: HttpReceiver
+    photos: str
+
+    def launch(self) -> str:
+        return launch(self.deployment, "nightly_backup")
+
+    def wait(self, run_id: str, seconds: float = 90) -> str:
+        """The status that a run ends with."""
+        until(lambda: run_state(self.deployment, run_id).ended, seconds, f"run {run_id} does not end")
+        return run_state(self.deployment, run_id).status
+
+
+def until(true: Callable[[], object], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{otherwise} within {seconds:.0f} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, peer: PostgresPeer) -> Iterator[Up]:
+    photos = f"photos_{secrets.token_hex(4)}"
+    peer.create_database(photos)
+    fill(peer, photos)
+    changes = {
+        "backups": {"targets": {"usb": None}},
+        "alerts": {"to": [{"file": "secrets/alerts"}], "ping": {"file": "secrets/ping"}},
+    }
+    house = House(tmp_path_factory.mktemp("up") / "house", peer, [photos], changes)
+    with http_receiver() as receiver:
+        house.write_secret("alerts", receiver.alert_address)
+        house.write_secret("ping", receiver.ping_url)
+        deployment = Deployment(house.inventory, house.home, free_port())
+        # The project's own settings, looking more often for runs that died.
+        settings = yaml.safe_load((REPOSITORY / "deploy/local/dagster.yaml").read_text())
+        settings["run_monitoring"] |= {"poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 1}
+        deployment.dagster_home.mkdir(parents=True)
+        (deployment.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+        with running(deployment), house.instance() as instance:
+            yield Up(house, deployment, instance, receiver, photos)
+    peer.drop_database(photos)
+
+
+def test_two_runs_at_once_never_use_one_server_at_the_same_time(up: Up, peer: PostgresPeer) -> None:
+    with locked_table(up, peer) as come:
+        runs = [up.launch(), up.launch()]
+        come()
+        until(lambda: len(claimed(up.instance) | waiting(up.instance)) == 2, 60, "the other run does not come")
+        assert len(claimed(up.instance)) == 1, "one run has the server, the other waits for it"
+        time.sleep(1)
+        with peer.connect() as connection:
+            sessions = connection.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'homelab_pipelines'"
+                " AND wait_event_type = 'Lock'"
+            ).fetchone()
+        assert sessions == (1,)
+    assert [up.wait(run_id) for run_id in runs] == ["SUCCESS", "SUCCESS"]
+    spans = [pooled_spans(up.instance, run_id) for run_id in runs]
+    assert all(len(found) == 3 for found in spans), spans
+    for (step, begin, end), (other, other_begin, other_end) in product(*spans):
+        assert end <= other_begin or other_end <= begin, f"{step} and {other} overlapped"
+    assert len(up.house.records("nas", f"main/{up.photos}")) == 2
+    until(lambda: up.receiver.pings.count("success") == 2, 60, "no success is pinged")
+    assert "fail" not in up.receiver.pings
+    assert up.receiver.pings[-1] == "success", "a start that comes after the end would say that the run goes on"
+    assert up.receiver.alerts == []
+
+
+@contextmanager
+def locked_table(up: Up, peer: PostgresPeer) -> Iterator[Callable[[], None]]:
+    """Hold a table so that a backup waits for it; gives a function that returns once one does."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    # What a transaction reads of pg_stat_activity never changes: another session looks.
+    with peer.connect(up.photos) as locker, peer.connect() as looker:
+        locker.execute("BEGIN")
+        locker.execute("LOCK TABLE item IN ACCESS EXCLUSIVE MODE")
+        yield lambda: until(
+            lambda: looker.execute(query, (up.photos,)).fetchone() != (0,), 60, "no backup comes to the table"
+        )
+        locker.execute("ROLLBACK")
+
+
+def test_failed_run_alert_names_job_step_and_cause_and_no_secret(up: Up) -> None:
+    alerts, pings = len(up.receiver.alerts), len(up.receiver.pings)
+    up.house.write_secret("password", "wrong-but-secret-0815")
+    try:
+        run_id = up.launch()
+        assert up.wait(run_id) == "FAILURE"
+    finally:
+        up.house.write_secret("password", up.house.peer.password)
+    alert = up.receiver.wait_for(alerts + 1, "alerts")[alerts]
+    assert alert.startswith("homelab: nightly_backup failed\n")
+    assert f"database__{up.photos}: " in alert and "database_globals__main: " in alert
+    assert "password authentication failed" in alert and "next: check user, password" in alert
+    assert run_id in alert
+    for secret in ("wrong-but-secret-0815", up.house.peer.password, up.house.identity, "token-7f3a", "token-9c1e"):
+        assert secret not in alert
+    assert "fail" in up.receiver.wait_for(pings + 2, "pings")[pings:]
+
+
+def test_failed_check_of_a_run_that_ended_well_is_told_and_pinged_as_failure(up: Up) -> None:
+    alerts, pings = len(up.receiver.alerts), len(up.receiver.pings)
+    # Both the code server and the resources read the inventory again at use.
+    up.house.write(
+        up.house.changes | {"backups": {"targets": {"usb": {"require_mount": True}}, "promise": {"age": "30h"}}}
+    )
+    try:
+        assert up.wait(up.launch()) == "SUCCESS", "nas alone has a step for its retention, until the code is reloaded"
+    finally:
+        up.house.write(up.house.changes)
+    alert = up.receiver.wait_for(alerts + 1, "alerts")[alerts]
+    assert alert.startswith("homelab: nightly_backup ended, with 2 failed checks\n")
+    assert f"database_backup/{up.photos} on_every_target: missing on usb: " in alert
+    assert up.receiver.wait_for(pings + 2, "pings")[-1] == "fail"
+
+
+def test_worker_killed_run_fails_soon_gives_its_pool_back_and_is_started_again(up: Up, peer: PostgresPeer) -> None:
+    alerts = len(up.receiver.alerts)
+    with locked_table(up, peer) as come:
+        run_id = up.launch()
+        come()
+        assert claimed(up.instance) == {run_id}
+        os.kill(worker_of(up.instance, run_id), signal.SIGKILL)
+        assert up.wait(run_id, 30) == "FAILURE"
+        until(lambda: run_id not in claimed(up.instance), 30, "the killed run's pool is not given back")
+    found = up.receiver.wait_for(alerts + 1, "alerts")[alerts]
+    assert found.startswith("homelab: nightly_backup failed\n") and run_id in found
+    assert "SIGKILL" in found or "unexpectedly exited" in found or "killed" in found
+
+    def again() -> Any:
+        return up.instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
+
+    until(again, 60, "the run is not started again")
+    assert up.wait(again()[0].run_id) == "SUCCESS"
+
+
+def pooled_spans(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, float, float]]:
+    """Step, begin and end of every step that uses the server."""
+    times: dict[str, list[float]] = {}
+    kinds = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS}
+    for entry in instance.all_logs(run_id, of_type=kinds):
+        if re.match("database__|database_backup__|database_globals__", entry.step_key or ""):
+            times.setdefault(str(entry.step_key), []).append(entry.timestamp)
+    return [(step, found[0], found[1]) for step, found in times.items()]
+
+
+def claimed(instance: dg.DagsterInstance) -> set[str]:
+    """The runs that hold the server's pool."""
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    return {slot.run_id for slot in info.claimed_slots}
+
+
+def waiting(instance: dg.DagsterInstance) -> set[str]:
+    """The runs that wait for the server's pool."""
+    return {step.run_id for step in instance.event_log_storage.get_concurrency_info(POOL).pending_steps}
+
+
+def worker_of(instance: dg.DagsterInstance, run_id: str) -> int:
+    """The process of a run, as its own log says."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        event = entry.dagster_event
+        for name, value in (event.engine_event_data.metadata if event else {}).items():
+            if name == "pid":
+                pid = int(str(value.value))
+                assert b"multiprocessing" in Path(f"/proc/{pid}/cmdline").read_bytes() or pid > 1
+                return pid
+    raise AssertionError("the run's log names no process")
