@@ -59,7 +59,7 @@ STEPS: tuple[tuple[ModuleType | type, str, str], ...] = (
     (restore, "spooled", "unpack"),
     (restore, "restore_globals", "restore roles"),
     (restore, "create_database", "create database"),
-    (restore, "_pg_restore", "pg_restore"),
+    (restore, "run_pg_restore", "pg_restore"),
     (restore, "compare_restored", "compare"),
     (restore, "_rename", "rename"),
     (verify, "add_proof", "proof"),
@@ -107,9 +107,11 @@ class Stopwatch:
 
 
 def watch(watch: Stopwatch) -> None:
-    """Put the stopwatch around the engine's functions. Raises AttributeError when one of them is there no more."""
+    """Put the stopwatch around the engine's functions. Raises ClickException when one of them is there no more."""
     for owner, name, step in STEPS:
-        original = getattr(owner, name)
+        original = getattr(owner, name, None)
+        if original is None:
+            raise click.ClickException(f"{owner.__name__} has no {name} any more: mend STEPS in {Path(__file__).name}")
         timer = _timed_context if name in CONTEXTS else _timed
         setattr(owner, name, timer(watch, step, original))
 

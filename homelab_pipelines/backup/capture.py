@@ -382,7 +382,15 @@ class _Checked:
         status, messages = self._process.finish()
         if status != 0:
             why = f"{program}: {describe_exit(status, messages)}"
-            gone = ("server closed the connection", "terminating connection", "could not connect", "Connection refused")
+            gone = (
+                "server closed the connection",
+                "terminating connection",
+                "could not connect",
+                "Connection refused",
+                "the database system is",  # starting up, shutting down, in recovery mode
+                'snapshot "',  # "…" does not exist: the session that exported it was ended
+                "invalid snapshot identifier",  # the same before PostgreSQL 17
+            )
             if status < 0 or any(sign in messages for sign in gone) or "lock timeout" in messages:
                 raise SourceUnavailable(what, why, "homelab backup once the server is well")
             if "permission denied" in messages or "row-level security" in messages:

@@ -179,12 +179,15 @@ def _inspected(folders: Iterator[Path]) -> list[Installation]:
 
 
 def _inspect(folder: Path) -> Installation | None:
-    server = [_version(folder / name) for name in SERVER_PROGRAMS]
-    client = [_version(folder / name) for name in CLIENT_PROGRAMS]
-    version = server[0] or client[0]
-    if version is None or not (all(server) or all(client)):
+    """What a folder holds. Of the server's programs, and of the client's, only the first is run: each takes 20 ms."""
+    server, client = (
+        _version(folder / names[0]) if all(os.access(folder / name, os.X_OK) for name in names) else None
+        for names in (SERVER_PROGRAMS, CLIENT_PROGRAMS)
+    )
+    version = server or client
+    if version is None:
         return None
-    return Installation(folder, version, int(re.split(r"\D", version)[0]), all(server), all(client))
+    return Installation(folder, version, int(re.split(r"\D", version)[0]), server is not None, client is not None)
 
 
 def _version(program: Path) -> str | None:

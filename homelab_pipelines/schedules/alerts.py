@@ -30,7 +30,7 @@ def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[
         steps = [_failure_text(event) for event in context.get_step_failure_events()]
         # A blocking check fails its step as well, with its name alone; the check itself says why.
         causes = [*(each for each in steps if not (checks and "blocking asset check" in each)), *checks]
-        body = "\n\n".join(causes) or context.failure_event.message or "the run ended without a word"
+        body = "\n\n".join(causes) or broken_off(context.instance, context.dagster_run.run_id)
         _send(context, alerts, f"homelab: {context.dagster_run.job_name} failed", body)
 
     @dg.run_status_sensor(
@@ -60,6 +60,27 @@ def failed_checks(instance: dg.DagsterInstance, run_id: str, warnings: bool = Tr
             continue
         if warnings or found.severity is dg.AssetCheckSeverity.ERROR:
             yield f"{found.asset_key.to_user_string()} {found.check_name}: {found.description or 'not passed'}"
+
+
+def broken_off(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed whose steps did not: what was last said of its process, and the steps that were under way."""
+    said, under_way = "the run ended without a word", {}
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        if event.is_run_failure:
+            data = event.job_failure_data
+            said = f"{said} ({event.message})" if data.error is None else data.error.message
+            break
+        if event.is_engine_event and event.message:
+            said = event.message
+        elif event.is_step_start:
+            under_way[event.step_key] = True
+        elif event.is_step_success or event.is_step_failure:
+            under_way.pop(event.step_key, None)
+    steps = ", ".join(str(step) for step in under_way)
+    return f"{steps}: {said}" if steps else said
 
 
 def _ping_sensors(job: "UnresolvedAssetJobDefinition") -> list[dg.SensorDefinition]:

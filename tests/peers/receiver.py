@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,25 +26,15 @@ class HttpReceiver:
     def ping_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/ping-token-9c1e"
 
-    @property
-    def alerts(self) -> list[str]:
-        """Title and message of every alert."""
-        bodies = [json.loads(body) for path, body in self.requests if "alerts-token" in path]
+    def alerts(self, about: str) -> list[str]:
+        """Title and message of every alert that names `about`."""
+        bodies = [json.loads(body) for path, body in self.requests if "alerts-token" in path and about in body]
         return [f"{body['title']}\n{body['message']}" for body in bodies]
 
-    @property
-    def pings(self) -> list[str]:
-        """The event of every ping, in order."""
-        paths = [path for path, _ in self.requests if "ping-token" in path]
+    def pings(self, about: str) -> list[str]:
+        """The event of every ping that names `about`, in order."""
+        paths = [path for path, body in self.requests if "ping-token" in path and about in body]
         return [path.partition("ping-token-9c1e")[2].strip("/") or "success" for path in paths]
-
-    def wait_for(self, count: int, kind: str, seconds: float = 60) -> list[str]:
-        """Wait until there are `count` of `kind` (alerts or pings), at most `seconds`; all there are."""
-        deadline = time.monotonic() + seconds
-        while len(getattr(self, kind)) < count and time.monotonic() < deadline:
-            time.sleep(0.2)
-        found: list[str] = getattr(self, kind)
-        return found
 
 
 @contextmanager

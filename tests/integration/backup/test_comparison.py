@@ -213,7 +213,7 @@ def in_batches() -> list[list[tuple[str, str]]]:
     """The changes in groups that name no object twice, as a copy for each of them would take minutes."""
     batches: list[tuple[set[str], list[tuple[str, str]]]] = []
     for change, expected in CHANGES:
-        objects = set(re.findall(r"app\.\w+|example_\w+|{name}|\b91\d+", change))
+        objects = set(re.findall(r"app\.\w+|example_\w+|{name}|\b91\d+|\blo_", change))
         for taken, batch in batches:
             if not taken & objects and len(batch) < 10:  # far from the number of lines at which a report is cut
                 break

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import secrets
 import select
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +135,7 @@ class Attempt:
     def end(self) -> Ended:
         """Wait until it has ended."""
         status = self.house.hear("ended")
+        self.house.under_way = None
         seconds = time.monotonic() - self.at
         found = json.loads(self.outcome.read_text()) if self.outcome.exists() else {}
         return Ended(status, found, seconds)
@@ -144,6 +147,7 @@ class House:
     def __init__(self, folder: Path, postgres: KillablePostgres, s3: S3Server, identity: tuple[str, str]) -> None:
         self.folder, self.postgres, self.s3 = folder, postgres, s3
         self.scratch = folder / "scratch"
+        self.under_way: Attempt | None = None
         self.settings = Settings(
             postgres_port=postgres.port,
             postgres_password=postgres.password,
@@ -163,13 +167,18 @@ class House:
         return parent
 
     def start(self, what: str, place: Place, database: str = "app") -> Attempt:
-        """Start a worker on a task."""
+        """Start a worker on a task; one that a failed test left behind is killed before."""
+        if self.under_way is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.under_way.pid, signal.SIGKILL)
+            self.under_way.end()
         run = uuid.uuid4().hex
         outcome = self.folder / f"outcome-{run}.json"
         task = Task(what, run, str(place.root), place.bucket, str(outcome), database)
         self._tell(self._parent, asdict(task))
         pid = self.hear("started")
-        return Attempt(run, pid, time.monotonic(), self, outcome)
+        self.under_way = Attempt(run, pid, time.monotonic(), self, outcome)
+        return self.under_way
 
     def hear(self, what: str) -> int:
         """The number that the worker's parent says next. Raises AssertionError after a minute."""

@@ -1,0 +1,240 @@
+"""The first promise: `make up`, and the UI shows a nightly backup that has just run and been proven.
+
+The tests of this file are one story, told in order: first start, a look around, Ctrl-C, second start, kill -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state
+from tests.e2e.conftest import Started, Stranger, Watcher, listens
+from tests.integration.house import REPOSITORY
+from tests.peers import missing
+
+pytestmark = [pytest.mark.postgres]
+ARTEFACTS = REPOSITORY / "artefacts"
+
+
+@dataclass
+class FirstDay:
+    """`make up` that has shown its table."""
+
+    started: Started
+    run_id: str
+    seen: set[bytes]
+
+
+@pytest.fixture(scope="module")
+def first_day(stranger: Stranger) -> Iterator[FirstDay]:
+    if shutil.which("make") is None:
+        missing("make is not installed")
+    with Watcher() as watcher:
+        started = stranger.make_up("first.log")
+        started.wait_for("Dagster UI: http://")
+    run = started.wait_for(r"/runs/([0-9a-f-]{36})")
+    yield FirstDay(started, run[1], watcher.seen)
+    if started.process.poll() is None:
+        started.interrupt()
+
+
+def backups(stranger: Stranger) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        (str(stranger.folder / ".venv/bin/homelab"), "--home", str(stranger.home), "backups", "--json"),
+        cwd=stranger.folder,
+        env=stranger.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_make_up_shows_each_database_restored_and_equal(first_day: FirstDay, stranger: Stranger) -> None:
+    said = first_day.started.said
+    for source in ("main/immich", "main/nextcloud", "main/@globals"):
+        line = next(line for line in said.splitlines() if source in line)
+        assert re.search(r"[kM]?B|bytes", line) and " nas " in line and "restored and equal" in line, line
+    assert f"Dagster UI: http://127.0.0.1:{stranger.port}" in said
+    assert "filled the demo's databases: immich, nextcloud" in said
+    assert {each["status"] for each in backups(stranger)} == {"verified"}
+
+
+def test_ui_serves_the_run_the_checks_and_the_schedule(first_day: FirstDay, stranger: Stranger) -> None:
+    deployment = Deployment(stranger.folder / "homelab.yaml", stranger.home, stranger.port)
+    found = graphql(
+        deployment,
+        """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } }
+        repositoriesOrError { ... on RepositoryConnection { nodes {
+            schedules { name scheduleState { status } } sensors { name sensorState { status } } } } } }""",
+        {"id": first_day.run_id},
+    )
+    assert found["runOrError"]["status"] == "SUCCESS"
+    (repository,) = found["repositoriesOrError"]["nodes"]
+    assert [(s["name"], s["scheduleState"]["status"]) for s in repository["schedules"]] == [
+        ("nightly_backup_schedule", "RUNNING")
+    ]
+    assert {sensor["sensorState"]["status"] for sensor in repository["sensors"]} == {"RUNNING"}
+
+
+@pytest.mark.browser
+def test_ui_in_a_browser_shows_lineage_run_and_checks(first_day: FirstDay, stranger: Stranger) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        missing("no Chromium is installed: apt install chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    ARTEFACTS.mkdir(exist_ok=True)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000}, base_url=f"http://127.0.0.1:{stranger.port}")
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+
+        page.goto("/asset-groups")
+        links = page.locator("a[href*='/assets/']")
+        expect(links.first).to_be_attached()
+        expect(page.get_by_text("3 / 3 Passed")).to_have_count(2)
+        expect(page.get_by_text("4 / 4 Passed")).to_have_count(1)
+        for name, count in (("immich", 2), ("nextcloud", 2), ("main", 1), ("nas", 1)):
+            assert page.get_by_text(name, exact=True).count() >= count, name
+        expect(page.get_by_text("Join the Dagster community")).to_have_count(0)
+        page.screenshot(path=ARTEFACTS / "lineage.png")
+
+        page.goto(f"/runs/{first_day.run_id}")
+        expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+        expect(page.get_by_text("Succeeded (9)")).to_be_visible()
+        page.screenshot(path=ARTEFACTS / "run.png")
+
+        page.goto("/assets/database_backup/immich?view=checks&checkDetail=restorable")
+        expect(page.get_by_text("restored and equal").first).to_be_visible()
+        expect(page.get_by_text("Succeeded").first).to_be_visible()
+        page.screenshot(path=ARTEFACTS / "checks.png")
+
+        page.goto("/assets/database_backup/immich")
+        expect(page.get_by_text("throughput_bytes_per_second")).to_be_visible()
+        expect(page.get_by_text("Fails if more than 26 hours since last materialization")).to_be_visible()
+        page.screenshot(path=ARTEFACTS / "asset.png")
+        browser.close()
+
+
+def test_no_secret_stands_outside_its_own_file(first_day: FirstDay, stranger: Stranger) -> None:
+    for secret in (stranger.password, stranger.identity):
+        assert len(secret) > 20
+        assert [line for line in first_day.seen if secret.encode() in line] == [], "in a command line"
+        assert secret not in first_day.started.said
+        holders = {path for path in files_below(stranger.home) if secret.encode() in path.read_bytes()}
+        assert {path.parent for path in holders} == {stranger.home / "demo/secrets"}
+    read = {path.suffix for path in files_below(stranger.home)}
+    assert {".db", ".log", ".out", ".err"} <= read, "event log, run storage and logs were looked at"
+    assert any(b"pg_dump" in line for line in first_day.seen), "the dump's command line was seen"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files but those of the database cluster, which holds only a verifier of the password."""
+    return [path for path in folder.rglob("*") if path.is_file() and "demo/postgres/" not in str(path)]
+
+
+def test_second_up_with_the_same_folder_says_so_and_leaves_the_first_alone(
+    first_day: FirstDay, stranger: Stranger
+) -> None:
+    second = stranger.start(
+        "make", "-o", ".venv/.synced", "up", "PORT=1", f"HOMELAB_HOME={stranger.home}", log="second.log"
+    )
+    assert second.process.wait(60) != 0
+    assert f"another `homelab up` runs with {stranger.home}" in second.said
+    assert f"http://127.0.0.1:{stranger.port}" in second.said and "Traceback" not in second.said
+    assert first_day.started.process.poll() is None and listens(stranger.port)
+
+
+def test_up_on_a_taken_port_says_so_before_it_starts_anything(first_day: FirstDay, stranger: Stranger) -> None:
+    other = stranger.start(
+        *("make", "-o", ".venv/.synced", "up"),
+        *(f"PORT={stranger.port}", f"HOMELAB_HOME={stranger.folder / 'other'}"),
+        log="other.log",
+    )
+    assert other.process.wait(60) != 0
+    assert f"port {stranger.port} on 127.0.0.1 is taken" in other.said
+    assert f"make up PORT={stranger.port + 1}" in other.said and "Traceback" not in other.said
+    assert sorted(path.name for path in (stranger.folder / "other").iterdir()) == ["up.lock"]
+
+
+def test_ctrl_c_ends_everything_within_20_seconds(first_day: FirstDay, stranger: Stranger) -> None:
+    assert len(stranger.processes()) > 5 and len(stranger.taken_ports()) == 3
+    first_day.started.interrupt()
+    first_day.started.process.wait(25)
+    stranger.wait_until_gone(20)
+    assert stranger.taken_ports() == []
+    assert "everything that was started here has ended" in first_day.started.said
+    assert "Traceback" not in first_day.started.said
+
+
+def test_make_up_again_is_quick_and_finds_everything_as_it_was(first_day: FirstDay, stranger: Stranger) -> None:
+    before = backups(stranger)
+    started = time.monotonic()
+    again = stranger.make_up("again.log")
+    again.wait_for("Dagster UI: http://")
+    seconds = time.monotonic() - started
+    print(f"make up again took {seconds:.1f} s, load {os.getloadavg()[0]:.1f}")
+    assert "running nightly_backup" not in again.said, "what is proven and fresh is not backed up again"
+    assert "writing the demo homelab's" not in again.said and "filled" not in again.said
+    assert again.said.count("restored and equal") == 3
+    assert backups(stranger) == before
+    assert seconds < 25 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def test_power_cut_in_the_middle_of_a_run_is_mended_at_the_next_start(first_day: FirstDay, stranger: Stranger) -> None:
+    deployment = Deployment(stranger.folder / "homelab.yaml", stranger.home, stranger.port)
+    before = backups(stranger)
+    cut = launch(deployment, "nightly_backup")
+    until(lambda: "database_backup__immich" in run_state(deployment, cut).steps, 120, "the run does not come that far")
+    for pid in stranger.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    stranger.wait_until_gone(20)
+
+    again = stranger.make_up("mended.log")
+    again.wait_for("Dagster UI: http://")
+    assert f"run {cut} was left behind by a process that is gone: marked as failed" in again.said
+    assert run_state(deployment, cut).status == "FAILURE"
+    kept = {each["id"] for each in backups(stranger)}
+    assert kept >= {each["id"] for each in before}, "what was proven is still there"
+
+    def runs() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = graphql(
+            deployment, "{ runsOrError { ... on Runs { results { runId status } } } }"
+        )["runsOrError"]["results"]
+        return found
+
+    until(lambda: len(runs()) == 3, 60, "the run that was cut is not started again")
+    until(lambda: runs()[0]["status"] == "SUCCESS", 120, "the run that was started again does not succeed")
+    assert {each["status"] for each in backups(stranger)} == {"verified"}
+
+
+def test_kill_9_of_homelab_up_ends_its_children(first_day: FirstDay, stranger: Stranger) -> None:
+    up = next(pid for pid, line in stranger.processes().items() if re.search(r"python\S* \S*/homelab up", line))
+    os.kill(up, signal.SIGKILL)
+    stranger.wait_until_gone(30)
+    assert stranger.taken_ports() == []
+
+
+def until(true: Callable[[], object], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{otherwise} within {seconds:.0f} s"
+        time.sleep(0.2)
