@@ -14,5 +14,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownM
     return dg.MetadataValue.md("\n".join(lines))
 
 
+def table_if_any(
+    name: str, head: Sequence[str], rows: Sequence[Sequence[object]]
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """`name` with its table, or nothing where there is no row: an empty table is only in the way."""
+    return {name: table(head, rows)} if rows else {}
+
+
 def _cell(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

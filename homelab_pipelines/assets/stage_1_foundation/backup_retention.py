@@ -7,7 +7,7 @@ import dagster as dg
 
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name
 from homelab_pipelines.assets.errors import failing_clearly
-from homelab_pipelines.assets.markdown import table
+from homelab_pipelines.assets.markdown import table, table_if_any
 from homelab_pipelines.backup.local_server import sweep_scratch
 from homelab_pipelines.backup.prune import Pruned, prune
 from homelab_pipelines.backup.retention import explain
@@ -80,6 +80,6 @@ def _metadata(done: Pruned) -> dict[str, Any]:
         "dropped": sum(len(ids) for ids in done.deleted.values()),
         "bytes_freed": done.bytes_freed,
         "swept": len(done.swept),
-        "locked": table(["not deleted, and why"], [(line,) for line in done.refused]),
+        **table_if_any("locked", ["not deleted, and why"], [(line,) for line in done.refused]),
         "decisions": table(["source", "taken at", "action", "why"], rows),
     }

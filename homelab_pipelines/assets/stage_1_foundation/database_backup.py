@@ -9,7 +9,7 @@ import dagster as dg
 
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
 from homelab_pipelines.assets.errors import failing_clearly
-from homelab_pipelines.assets.markdown import table
+from homelab_pipelines.assets.markdown import table, table_if_any
 from homelab_pipelines.backup.capture import CaptureResult, capture_database, capture_globals
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.errors import BackupError
@@ -57,7 +57,10 @@ def backup_assets(
             )
         )
     else:
-        what = f"Database `{source.database}` of server `{source.server}`, dumped once to every target."
+        what = (
+            f"Database `{source.database}` of server `{source.server}`, dumped once to every target"
+            f" ({', '.join(homelab.backups.targets)}); its check `{RESTORABLE}` restores it and compares."
+        )
 
     @dg.multi_asset(
         name=op_name(*key.path),
@@ -185,7 +188,7 @@ def _metadata(result: CaptureResult) -> Mapping[str, Any]:
                 for each in manifest.evidence.tables
             ],
         ),
-        "not_carried": table(["what", "why"], [(each.what, each.why) for each in manifest.not_carried]),
+        **table_if_any("not_carried", ["what", "why"], [(each.what, each.why) for each in manifest.not_carried]),
     }
 
 
@@ -215,7 +218,8 @@ def _every_database(key: dg.AssetKey, configured: ConfiguredBackups, server: str
         description=f"{'; '.join(lines)}. Next: homelab discover, then reload the code location" if lines else None,
         metadata={
             "backed_up": len(chosen) - len(missing),
-            "left_out": table(
+            **table_if_any(
+                "left_out",
                 ["database", "why"],
                 [(name, "not chosen by include and exclude") for name in present if name not in chosen],
             ),
@@ -259,8 +263,8 @@ def _verdict(
                     *((name, "not read", error.why) for name, error in unread.items()),
                 ],
             ),
-            "differences": table(["what differs"], [(line,) for line in lines]),
-            "notes": table(["note"], [(note,) for note in (restored.notes if restored else [])]),
+            **table_if_any("differences", ["what differs"], [(line,) for line in lines]),
+            **table_if_any("notes", ["note"], [(note,) for note in (restored.notes if restored else [])]),
         },
     )
     yield dg.AssetCheckResult(
