@@ -15,7 +15,8 @@ from typing import Any
 from benchmarks.measure import peak_bytes
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
-from homelab_pipelines.backup.pipeline import Encoding, Target
+from homelab_pipelines.backup.fan_out import Target
+from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.records import read_backup
 from homelab_pipelines.backup.restore import RestoreOptions, restore_database
 from homelab_pipelines.backup.stores.directory import DirectoryStore

@@ -29,12 +29,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Machine, load, machine, write_section
-from homelab_pipelines.backup import capture, evidence, pipeline, restore, verify
+from homelab_pipelines.backup import capture, evidence, fan_out, restore, verify
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import LocalServer, default_parent, persistent_server
-from homelab_pipelines.backup.pipeline import Encoding, Target
+from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.programs import installations, server_for
 from homelab_pipelines.backup.records import read_backup
 from homelab_pipelines.backup.stores.directory import DirectoryStore
@@ -52,7 +53,7 @@ STEPS: tuple[tuple[ModuleType | type, str, str], ...] = (
     (capture._Run, "store", "pg_dump"),
     (capture._Run, "globals", "globals"),
     (capture, "program_versions", "versions"),
-    (pipeline.FanOut, "commit", "commit"),
+    (fan_out.FanOut, "commit", "commit"),
     (capture._Run, "finish", "commit"),
     (verify, "scratch_server", "scratch server"),
     (restore, "connect", "connect to scratch"),

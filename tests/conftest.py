@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.peers.postgres"]
+pytest_plugins = ["tests.peers.docker", "tests.peers.postgres", "tests.peers.s3"]

@@ -13,9 +13,9 @@ from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.capture_run import DUMP_MAGIC, CaptureOptions, CaptureResult, Progress, Run
 from homelab_pipelines.backup.connection import APPLICATION, Connection, InContainer
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceUnavailable
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.layout import Source, new_backup_id
 from homelab_pipelines.backup.manifest import Evidence, Manifest, NotCarried
-from homelab_pipelines.backup.pipeline import Target
 from homelab_pipelines.backup.processes import running
 from homelab_pipelines.backup.restore_commands import restore_commands
 from homelab_pipelines.backup.server import ServerFacts, server_facts
@@ -147,6 +147,9 @@ def _snapshot(
                 "wait for it to end; homelab backups shows when it did",
             )
         _end_orphans(session)
+        if facts.number >= 140000:
+            # When this process is killed, the server notices within seconds and ends the query, its locks with it.
+            session.execute("SET client_connection_check_interval = '5s'")
         session.execute(f"SET lock_timeout = {int(options.lock_wait.total_seconds() * 1000)}")
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         row = session.rows("SELECT pg_export_snapshot() AS snapshot, now()::text AS taken_at")[0]

@@ -11,9 +11,10 @@ from functools import partial
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceRefused, SourceUnavailable
+from homelab_pipelines.backup.fan_out import FanOut, Target
 from homelab_pipelines.backup.layout import MANIFEST, Source, backup_folder
 from homelab_pipelines.backup.manifest import Manifest, NotCarried, StoredObject
-from homelab_pipelines.backup.pipeline import Encoding, FanOut, Target, Written, copy_object, encode
+from homelab_pipelines.backup.pipeline import Encoding, Written, copy_object, encode
 from homelab_pipelines.backup.processes import Running, describe_exit, running
 from homelab_pipelines.backup.prune import delete_backup
 from homelab_pipelines.backup.server import ServerFacts

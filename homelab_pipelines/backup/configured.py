@@ -181,7 +181,7 @@ class ConfiguredBackups:
 
         Raises the error of the first when none can.
         """
-        from homelab_pipelines.backup.pipeline import Target  # lazy: zstandard
+        from homelab_pipelines.backup.fan_out import Target
 
         opened, failed = self.open_stores()
         if failed and not opened:

@@ -17,6 +17,7 @@ from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
 from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
 from homelab_pipelines.backup.globals_sql import statements
+from homelab_pipelines.backup.layout import PROOF_PREFIX
 from homelab_pipelines.backup.local_server import scratch_folder
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
 from homelab_pipelines.backup.pg_restore import run_pg_restore
@@ -122,7 +123,7 @@ def restore_database(
     report = progress or (lambda step, done, expected: None)
     manifest = record.manifest
     if record.damage:
-        raise BackupDamaged(f"restoring {record.location}", record.damage, "restore another copy: homelab backups")
+        raise BackupDamaged(f"restoring {record.location}", record.damage, _next_step(record))
     if manifest.kind != "postgres_database":
         raise RestoreFailed(f"restoring {manifest.source}", "it holds roles only, no database", "homelab backups")
     with connect(connection) as session:
@@ -328,6 +329,13 @@ def _rename(connection: Connection, temporary: str, name: str, replace: bool) ->
             else:
                 return aside
     return aside
+
+
+def _next_step(record: BackupRecord) -> str:
+    """A damaged proof says nothing of the data, but something damaged it: a person looks, and proves the data anew."""
+    if record.damage is not None and record.damage.startswith(PROOF_PREFIX):
+        return f"remove that proof from {record.location}, homelab verify, then restore; or restore another copy"
+    return "restore another copy: homelab backups"
 
 
 def _exists(session: Session, name: str) -> bool:

@@ -23,7 +23,7 @@ from homelab_pipelines.demo.data import DATABASES, ensure
 from homelab_pipelines.demo.inventory import IDENTITY_FILE, NAS, write_demo_inventory
 from homelab_pipelines.demo.server import PASSWORD_FILE, PORT_FILE, DemoServer, demo_server, remove_demo
 from homelab_pipelines.inventory.loader import check, load
-from tests.peers.postgres import missing
+from tests.peers import missing
 
 pytestmark = pytest.mark.postgres
 REPOSITORY = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from homelab_pipelines.backup.programs import installations
-from tests.peers.postgres import missing
+from tests.peers import missing
 
 IMAGE = "homelab-test/postgres:18"
 # The conventions of the official image that a user's containers follow: POSTGRES_USER, POSTGRES_PASSWORD,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -29,6 +28,7 @@ from homelab_pipelines.backup.local_server import (
     sweep_scratch,
 )
 from homelab_pipelines.backup.programs import Installation, server_for
+from tests.peers import missing
 
 MAJORS = (15, 16, 17, 18)
 NEWEST = MAJORS[-1]
@@ -105,13 +105,6 @@ class FreshDatabase:
 _running: dict[int, PostgresPeer] = {}
 _open = ExitStack()
 atexit.register(_open.close)
-
-
-def missing(reason: str) -> None:
-    """Skip the test on a user's machine; fail it where CI=true, for there nothing may be left out."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; CI=true allows no skipped tier", pytrace=False)
-    pytest.skip(reason)
 
 
 def start_server(major: int, stack: ExitStack) -> PostgresPeer:

@@ -14,9 +14,10 @@ import pytest
 
 from homelab_pipelines.backup.capture import CaptureOptions, CaptureResult, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.layout import backup_folder
 from homelab_pipelines.backup.manifest import BackupRecord, Manifest, Proof
-from homelab_pipelines.backup.pipeline import Encoding, Target
+from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.records import list_store, read_backup
 from homelab_pipelines.backup.restore import RestoreOptions, RestoreResult, restore_database
 from homelab_pipelines.backup.stores.base import BackupStore
@@ -25,9 +26,7 @@ from homelab_pipelines.backup.unpack import parse_identities
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
 from tests.integration.stores.conftest import s3_store
 from tests.peers.postgres import PostgresPeer, fill_example, server_of
-from tests.peers.s3 import S3Server, s3_bucket, s3_server
-
-__all__ = ["s3_bucket", "s3_server", "s3_store"]
+from tests.peers.s3 import S3Server
 
 PLAIN = CaptureOptions(Encoding(zstd_level=1))
 

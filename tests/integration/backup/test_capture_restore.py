@@ -10,9 +10,9 @@ import pytest
 from psycopg import sql
 
 from homelab_pipelines.backup.capture import capture_globals
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.layout import Source, backup_folder
 from homelab_pipelines.backup.manifest import Manifest
-from homelab_pipelines.backup.pipeline import Target
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.backup.server import databases
 from homelab_pipelines.backup.stores.base import BackupStore, get

@@ -37,7 +37,8 @@ from homelab_pipelines.backup.local_server import (
 )
 from homelab_pipelines.backup.os_user import server_user, usable_by
 from homelab_pipelines.backup.programs import Installation, installations, server_for
-from tests.peers.postgres import MAJORS, missing
+from tests.peers import missing
+from tests.peers.postgres import MAJORS
 
 pytestmark = pytest.mark.postgres
 AS_ROOT = os.geteuid() == 0

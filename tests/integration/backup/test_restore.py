@@ -20,9 +20,9 @@ from homelab_pipelines.backup.errors import (
     StoreUnavailable,
     VerificationImpossible,
 )
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import scratch_server
 from homelab_pipelines.backup.manifest import Manifest
-from homelab_pipelines.backup.pipeline import Target
 from homelab_pipelines.backup.programs import server_for
 from homelab_pipelines.backup.restore import RestoreOptions, compare_restored, restore_database
 from homelab_pipelines.backup.stores.directory import DirectoryStore

@@ -16,7 +16,7 @@ from psycopg import sql
 from homelab_pipelines.backup.capture import capture_globals
 from homelab_pipelines.backup.connection import Command
 from homelab_pipelines.backup.errors import BackupError
-from homelab_pipelines.backup.pipeline import Target
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import (

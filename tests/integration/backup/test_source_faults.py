@@ -16,9 +16,9 @@ from psycopg import sql
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database, capture_globals
 from homelab_pipelines.backup.connection import Direct
 from homelab_pipelines.backup.errors import SourceRefused, SourceUnavailable
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import free_port
 from homelab_pipelines.backup.manifest import Manifest
-from homelab_pipelines.backup.pipeline import Target
 from homelab_pipelines.backup.records import Listing, list_store
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import PLAIN, capture, connection_to, count, listed, verify

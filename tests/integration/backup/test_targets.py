@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from homelab_pipelines.backup import pipeline
+from homelab_pipelines.backup import fan_out
 from homelab_pipelines.backup.capture import CaptureResult, capture_database
 from homelab_pipelines.backup.errors import CaptureFailed, StoreUnavailable
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.layout import backup_folder
-from homelab_pipelines.backup.pipeline import Target
 from homelab_pipelines.backup.records import Listing, list_store
 from homelab_pipelines.backup.stores.base import BackupStore, get
 from homelab_pipelines.backup.stores.directory import DirectoryStore
@@ -257,8 +257,8 @@ def test_target_below_its_floor_is_let_go_and_filled(
     usb: DirectoryStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "FLOOR_WINDOW_SECONDS", 1.0)
-    monkeypatch.setattr(pipeline, "QUEUE_CHUNKS", 2)
+    monkeypatch.setattr(fan_out, "FLOOR_WINDOW_SECONDS", 1.0)
+    monkeypatch.setattr(fan_out, "QUEUE_CHUNKS", 2)
     slow = ThrottledStore(usb, 2_000_000)
     started = time.monotonic()
     steps: dict[str, float] = {}
@@ -279,8 +279,8 @@ def test_target_below_its_floor_is_let_go_and_filled(
 def test_only_target_is_not_let_go_however_slow(
     source_server: PostgresPeer, noisy: str, usb: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "FLOOR_WINDOW_SECONDS", 0.3)
-    monkeypatch.setattr(pipeline, "QUEUE_CHUNKS", 2)
+    monkeypatch.setattr(fan_out, "FLOOR_WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr(fan_out, "QUEUE_CHUNKS", 2)
     slow = ThrottledStore(usb, 8_000_000)
     result = capture_database(connection_to(source_server), noisy, [Target(slow, floor=1_000_000_000)], PLAIN)
     assert result.missed == {}
@@ -301,8 +301,8 @@ class _Stalled(DirectoryStore):
 def test_target_that_stands_still_is_let_go(
     source_server: PostgresPeer, noisy: str, nas: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(pipeline, "FLOOR_WINDOW_SECONDS", 0.2)
+    monkeypatch.setattr(fan_out, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(fan_out, "FLOOR_WINDOW_SECONDS", 0.2)
     directory_store(tmp_path / "dead")
     dead = _Stalled(tmp_path / "dead", "dead")
     timer = threading.Timer(8, dead.released.set)

@@ -13,7 +13,7 @@ from homelab_pipelines.backup.capture import CaptureOptions, capture_database
 from homelab_pipelines.backup.connection import Connection, InContainer
 from homelab_pipelines.backup.containers import scratch_container, sweep_scratch_containers
 from homelab_pipelines.backup.errors import BackupError, SourceRefused, SourceUnavailable, VerificationImpossible
-from homelab_pipelines.backup.pipeline import Target
+from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.records import read_backup
 from homelab_pipelines.backup.session import connect
 from homelab_pipelines.backup.stores.directory import DirectoryStore

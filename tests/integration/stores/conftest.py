@@ -15,9 +15,7 @@ from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.stores.s3 import S3Store
 from homelab_pipelines.backup.stores.throttle import ThrottledStore
 from tests.peers.faulty_proxy import FaultyProxy
-from tests.peers.s3 import S3Server, s3_bucket, s3_server
-
-__all__ = ["s3_bucket", "s3_server"]
+from tests.peers.s3 import S3Server
 
 
 def s3_store(server: S3Server, bucket: str, prefix: str = "house/backups", **options: Any) -> S3Store:

@@ -10,7 +10,8 @@ import pytest
 from homelab_pipelines.backup import programs
 from homelab_pipelines.backup.errors import ProgramMissing
 from homelab_pipelines.backup.programs import Installation, available_extensions, client_for, installations, server_for
-from tests.peers.postgres import MAJORS, missing
+from tests.peers import missing
+from tests.peers.postgres import MAJORS
 
 
 @pytest.fixture(autouse=True)

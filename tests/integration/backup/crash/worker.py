@@ -22,7 +22,8 @@ from zoneinfo import ZoneInfo
 from homelab_pipelines.backup.capture import CaptureOptions, CaptureResult, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError
-from homelab_pipelines.backup.pipeline import Encoding, Target
+from homelab_pipelines.backup.fan_out import Target
+from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.prune import prune
 from homelab_pipelines.backup.records import list_store, read_backup
 from homelab_pipelines.backup.restore import RestoreOptions, restore_database
