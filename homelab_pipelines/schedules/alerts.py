@@ -70,8 +70,9 @@ def broken_off(instance: dg.DagsterInstance, run_id: str) -> str:
         if event is None:
             continue
         if event.is_run_failure:
-            data = event.job_failure_data
-            said = f"{said} ({event.message})" if data.error is None else data.error.message
+            # None where the run was marked as failed from outside, whatever the type of job_failure_data says.
+            error = getattr(event.event_specific_data, "error", None)
+            said = f"{said} ({event.message})" if error is None else str(error.message)
             break
         if event.is_engine_event and event.message:
             said = event.message
