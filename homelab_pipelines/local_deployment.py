@@ -210,6 +210,17 @@ def is_loaded(deployment: Deployment) -> bool:
     return any(entry["loadStatus"] == "LOADED" and entry["locationOrLoadError"] for entry in entries)
 
 
+def reload(deployment: Deployment) -> None:
+    """Build the definitions again; daemon and webserver notice by themselves. Raises DeploymentFailed."""
+    mutation = """mutation ($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename
+        ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
+        ... on PythonError { message } } }"""
+    answer = graphql(deployment, mutation, {"name": LOCATION})["reloadRepositoryLocation"]
+    error = answer.get("message") or (answer.get("locationOrLoadError") or {}).get("message")
+    if error:
+        raise DeploymentFailed(f"the code location does not reload: {error}")
+
+
 def launch(deployment: Deployment, job: str) -> str:
     """Put a run of a job into the queue; its id. Raises DeploymentFailed."""
     selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}

@@ -170,6 +170,19 @@ def wait_for_former(data: Path) -> None:
                 f"stop the command that started it, or end it with: kill -INT {pid}",
             )
         time.sleep(0.1)
+    _forget_zombie(data)
+
+
+def _forget_zombie(data: Path) -> None:
+    """Remove the pid file of a server that was killed and that nobody reaps, as in a container without an init.
+
+    PostgreSQL takes such a process for a live one and refuses to start. Backends that outlive their postmaster may still
+    write to the data, so the file stays as long as any process works in the folder.
+    """
+    lines = _pid_file(data)
+    pid = int(lines[0]) if lines and lines[0].strip().isdigit() else None
+    if pid is not None and process_identity.is_zombie(pid) and not process_identity.any_works_in(data):
+        (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def end_server_of(data: Path) -> None:

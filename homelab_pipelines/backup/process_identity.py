@@ -59,6 +59,21 @@ def started(pid: int) -> str | None:
     return listed.stdout.strip() or None
 
 
+def is_zombie(pid: int) -> bool:
+    """Whether the process has ended and waits for a parent to take note. False where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
+
+
+def any_works_in(folder: Path) -> bool:
+    """Whether any live process has `folder` as its current one. True, to be careful, where there is no /proc."""
+    if not Path("/proc/self/cwd").exists():
+        return True
+    return any(works_in(int(entry.name), folder) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+
+
 def works_in(pid: int, folder: Path) -> bool:
     """Whether the process lives and its current folder is `folder`; where /proc is missing, whether it was given it."""
     if started(pid) is None:

@@ -15,10 +15,13 @@ from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.commands.output import say, show
 from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.inventory.problems import InventoryInvalid
 from homelab_pipelines.local_deployment import (
     Deployment,
+    DeploymentFailed,
     launch,
     only_one,
+    reload,
     run_state,
     running,
     unfinished_before,
@@ -26,6 +29,7 @@ from homelab_pipelines.local_deployment import (
 from homelab_pipelines.report import backup_rows, backup_table
 
 JOB = "nightly_backup"
+DISCOVER_SECONDS = 600.0
 
 
 class _Stopped(BaseException):
@@ -65,8 +69,10 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             outcome = done
             if stay:
                 say("Ctrl-C ends everything that was started here.")
+            graph = _Graph(deployment)
             while stay and not stop.wait(1.0):
                 check()
+                graph.look()
             return outcome
     except _Stopped:
         return 130 if outcome is None else outcome
@@ -108,6 +114,42 @@ def _demo(deployment: Deployment, stack: ExitStack) -> None:
     if filled := ensure(server.dsn()):
         say(f"filled the demo's databases: {', '.join(filled)}")
     write_demo_inventory(deployment.inventory, deployment.home)
+
+
+class _Graph:
+    """Keeps the asset graph true: a changed inventory, or a database that came or went, reloads the code location."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._seen = self._changed_at()
+        self._asked = time.monotonic()
+
+    def look(self) -> None:
+        """Called every second; asks the servers every ten minutes. What is wrong is said, and the graph stays."""
+        if (now := self._changed_at()) != self._seen:
+            self._seen = now
+            say(f"{self._deployment.inventory.name} has changed")
+            self._reload(even_if_known=True)
+        elif time.monotonic() - self._asked > DISCOVER_SECONDS:
+            self._reload(even_if_known=False)
+
+    def _reload(self, even_if_known: bool) -> None:
+        deployment, self._asked = self._deployment, time.monotonic()
+        try:
+            configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
+            known = configured.known_databases()
+            found, _ = configured.discover()
+            if even_if_known or found != known:
+                reload(deployment)
+                say("reloaded: " + "; ".join(f"{server}: {', '.join(names)}" for server, names in found.items()))
+        except (InventoryInvalid, BackupError, DeploymentFailed, OSError) as error:
+            say(f"the assets stay as they were: {error}")
+
+    def _changed_at(self) -> float | None:
+        try:
+            return self._deployment.inventory.stat().st_mtime
+        except OSError:
+            return None
 
 
 def _first_run(deployment: Deployment, check: Callable[[], None]) -> int:

@@ -383,6 +383,17 @@ def test_persistent_server_killed_starter_loses_nothing(installation: Installati
         assert rows(server.dsn(), "SELECT count(*) FROM kept") == [(1000,)]
 
 
+def test_persistent_server_killed_and_never_reaped_starts_again(installation: Installation, parent: Path) -> None:
+    with persistent_server(installation, parent / "pg", password="x") as former:
+        with psycopg.connect(former.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 1000)")
+        os.kill(former.pid, signal.SIGKILL)  # nobody asks for its status until the block ends: a zombie
+        while not process_identity.is_zombie(former.pid):
+            time.sleep(0.01)
+        with persistent_server(installation, parent / "pg", password="x") as server:
+            assert rows(server.dsn(), "SELECT count(*) FROM kept") == [(1000,)]
+
+
 def test_persistent_server_already_served_is_refused(
     installation: Installation, parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
