@@ -222,7 +222,7 @@ class _Checked:
         self._first = b""
 
     def read(self, size: int) -> bytes:
-        chunk = self._process.output.read(size)
+        chunk = self._process.read(size)
         if len(self._first) < len(self._magic):
             self._first += chunk[: len(self._magic)]
         return chunk

@@ -176,8 +176,8 @@ def wait_for_former(data: Path) -> None:
 def _forget_zombie(data: Path) -> None:
     """Remove the pid file of a server that was killed and that nobody reaps, as in a container without an init.
 
-    PostgreSQL takes such a process for a live one and refuses to start. Backends that outlive their postmaster may still
-    write to the data, so the file stays as long as any process works in the folder.
+    PostgreSQL takes such a process for a live one and refuses to start. Backends that outlive their postmaster may
+    still write to the data, so the file stays as long as any process works in the folder.
     """
     lines = _pid_file(data)
     pid = int(lines[0]) if lines and lines[0].strip().isdigit() else None
