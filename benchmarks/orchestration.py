@@ -1,4 +1,4 @@
-"""Where a nightly run over empty databases spends its time: the engine alone, split into its steps.
+"""Where a nightly run over empty databases spends its time: the engine alone, split into its steps, and the whole run.
 
 With empty databases nothing is left but what is done for every database, so that the largest part can be named.
 """
@@ -29,18 +29,20 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import Machine, load, machine, write_section
-from homelab_pipelines.backup import capture, evidence, fan_out, restore, verify
+from homelab_pipelines.backup import capture, capture_run, evidence, fan_out, restore, verify
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.fan_out import Target
-from homelab_pipelines.backup.local_server import LocalServer, default_parent, persistent_server
+from homelab_pipelines.backup.local_server import LocalServer, default_parent, free_port, persistent_server
 from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.programs import installations, server_for
 from homelab_pipelines.backup.records import read_backup
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.unpack import parse_identities
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
+from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
+from homelab_pipelines.schedules.nightly_backup import JOB
 
 # The engine's functions that make a step: where they are looked up, their name, the step. What one calls inside another
 # counts for the inner; what runs in another thread is shown apart, for it runs beside the dump.
@@ -50,11 +52,11 @@ STEPS: tuple[tuple[ModuleType | type, str, str], ...] = (
     (evidence, "lock", "evidence"),
     (evidence, "sequence_values", "evidence"),
     (capture, "_record", "evidence"),
-    (capture._Run, "store", "pg_dump"),
-    (capture._Run, "globals", "globals"),
+    (capture_run.Run, "store", "pg_dump"),
+    (capture_run.Run, "globals", "globals"),
     (capture, "program_versions", "versions"),
     (fan_out.FanOut, "commit", "commit"),
-    (capture._Run, "finish", "commit"),
+    (capture_run.Run, "finish", "commit"),
     (verify, "scratch_server", "scratch server"),
     (restore, "connect", "connect to scratch"),
     (restore, "spooled", "unpack"),
@@ -208,6 +210,43 @@ def engine(server: LocalServer, names: list[str], folder: Path, console: Console
     }
 
 
+def with_dagster(server: LocalServer, names: list[str], folder: Path, console: Console) -> dict[str, Any]:
+    """The nightly job over the same databases with everything up: from the launch to the end of its run, in seconds."""
+    with tempfile.TemporaryDirectory(prefix="homelab-benchmark-", dir=folder) as root:
+        home = Path(root, "home")
+        store = DirectoryStore(Path(root, "nas"), "nas")
+        store.mark()
+        (identity := Path(root, "identity")).write_text(str(pyrage.x25519.Identity.generate()))
+        identity.chmod(0o600)
+        recipient = pyrage.x25519.Identity.from_str(identity.read_text()).to_public()
+        inventory = Path(root, "homelab.yaml")
+        inventory.write_text(
+            f"homelab: benchmark\ndatabases:\n  main:\n    kind: postgres\n    user: {server.user}\n"
+            f"    at: {{socket: {server.socket_dir}, port: {server.port}}}\n    include: [{', '.join(names)}]\n"
+            f"backups:\n  encrypt_to: [{recipient}]\n  identity: {{file: {identity}}}\n"
+            f"  targets:\n    nas: {{directory: {store.root}, keep: {{daily: 7}}}}\n"
+        )
+        deployment = Deployment(inventory, home, free_port())
+        with console.status("starting Dagster"), running(deployment) as check:
+            started = time.monotonic()
+            run_id = launch(deployment, JOB)
+            begun: float | None = None
+            while not (state := run_state(deployment, run_id)).ended:
+                if begun is None and state.steps:
+                    begun = time.monotonic()
+                check()
+                time.sleep(0.1)
+            ended = time.monotonic()
+        if state.status != "SUCCESS":
+            raise click.ClickException(f"the run ended with {state.status}")
+    begun = begun or ended
+    return {
+        "run_seconds": round(ended - started, 3),
+        "until_first_step_seconds": round(begun - started, 3),
+        "steps": len(state.steps),
+    }
+
+
 def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The table: step, seconds for one database, share of the whole."""
     count, total = found["databases"], found["total_seconds"]
@@ -224,7 +263,12 @@ def markdown(found: dict[str, Any], here: Machine) -> str:
     """The section of the results' file."""
     head = ("engine alone", "seconds a database", "share")
     table = "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows(found)))
+    dump = found["step_seconds"].get("pg_dump", 0.0)
+    whole = found["run_seconds"]
     return (
+        f"From the launch to the end of the nightly run, with everything up: {whole:.1f} s, {found['steps']} steps;"
+        f" {found['until_first_step_seconds']:.1f} s of it until the first step begins;"
+        f" {1 - dump / whole:.0%} of it is not pg_dump.\n\n"
         f"{here.date}, {here}; PostgreSQL {found['postgresql']}; {found['databases']} empty databases;"
         f" load before the run {found['load_before']}; {found['share_not_pg_dump']:.0%} of the time is not pg_dump.\n\n"
         f"{table}"
@@ -248,6 +292,7 @@ def main(count: int, major: int | None, folder: Path | None, as_json: bool, resu
         with empty_databases(chosen, parent, count) as (server, names):
             found = engine(server, names, parent, console)
             found |= {"postgresql": server.installation.version, "load_before": round(loaded, 2)}
+            found |= with_dagster(server, names, parent, console)
     except BackupError as error:
         raise click.ClickException(str(error)) from error
     table = Table("step", "seconds a database", "share", title=f"Engine alone, {count} empty databases")

@@ -99,7 +99,7 @@ def _dump(
     )
     with ThreadPoolExecutor(1, "evidence") as pool:
         recorded = pool.submit(_record, session, facts, held, options, run.report)
-        with _noticed(recorded), running(command) as process:
+        with _noticed(recorded, session), running(command) as process:
             run.store("dump", "dump.pgc", process, DUMP_MAGIC, size, before_commit=recorded.result)
         return recorded.result()
 
@@ -169,14 +169,19 @@ def _end_orphans(session: Session) -> None:
 
 
 @contextmanager
-def _noticed(recorded: Future[Evidence]) -> Iterator[None]:
-    """When the dump fails because the server went, say what the evidence's session was told as well."""
+def _noticed(recorded: Future[Evidence], session: Session) -> Iterator[None]:
+    """When the dump fails because the server went, say so: its own words for that are many, a session's end is one."""
     try:
         yield
-    except CaptureFailed:
-        error = recorded.exception() if recorded.done() else None
+    except CaptureFailed as failed:
+        error = recorded.exception()
+        if error is None:
+            try:
+                session.rows("SELECT 1 AS one")
+            except BackupError as found:
+                error = found
         if isinstance(error, BackupError) and error.retryable:
-            raise error from None
+            raise SourceUnavailable(failed.what, f"{failed.why}; {error.why}", error.next_step) from None
         raise
 
 
