@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord
+from homelab_pipelines.backup.readable import readable_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,12 +93,3 @@ def _proof(row: dict[str, Any]) -> str:
     from rich.markup import escape
 
     return "[red]failed[/]: " + escape("; ".join(f"{target}: {why}" for target, why in row["problems"].items()))
-
-
-def readable_bytes(count: float) -> str:
-    """`1.4 GB`: decimal units, as disks are sold."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -15,6 +15,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from homelab_pipelines.backup.manifest import BackupRecord
+from homelab_pipelines.backup.readable import readable_bytes
 from homelab_pipelines.inventory.backups import Keep
 from homelab_pipelines.inventory.databases import History
 
@@ -230,7 +231,7 @@ def _compare_with_history(ordered: Sequence[BackupRecord], limits: History) -> t
     if len(history) < BASELINE_MINIMUM:
         return f"no history to judge it by yet ({len(history)} verified before it, {BASELINE_MINIMUM} needed)", []
     measures: list[tuple[str, Callable[[BackupRecord], int], Callable[[float], str]]] = [
-        ("size", lambda backup: backup.manifest.bytes, _readable_bytes),
+        ("size", lambda backup: backup.manifest.bytes, readable_bytes),
         ("rows", lambda backup: backup.manifest.evidence.rows, _readable_rows),
     ]
     findings = []
@@ -255,11 +256,3 @@ def _compare_with_history(ordered: Sequence[BackupRecord], limits: History) -> t
 
 def _readable_rows(count: float) -> str:
     return f"{count:,.0f} rows"
-
-
-def _readable_bytes(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

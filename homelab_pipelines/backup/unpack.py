@@ -95,7 +95,7 @@ def _read(store: BackupStore, manifest: Manifest, stored: StoredObject, consume:
     what = f"reading {store.location(key)}"
     try:
         with store.open(key) as reader:
-            digested = Digested(reader, stored.bytes)
+            digested = Digested(reader)
             consume(digested)
     except ObjectMissing as error:
         raise BackupDamaged(what, "the object is missing", _NEXT) from error

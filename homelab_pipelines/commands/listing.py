@@ -7,11 +7,12 @@ from typing import Any
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.manifest import BackupRecord
+from homelab_pipelines.backup.readable import readable_bytes
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.backup.stores.addresses import open_store
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.commands.output import print_json, say, show
-from homelab_pipelines.report import backup_rows, backup_table, readable_bytes
+from homelab_pipelines.report import backup_rows, backup_table
 
 
 def open_stores(addresses: tuple[str, ...], endpoint: str | None) -> tuple[list[BackupStore], list[str]]:

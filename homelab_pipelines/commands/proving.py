@@ -14,6 +14,7 @@ from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError, KeyMissing, ObjectMissing, RestoreFailed
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord, Proof
+from homelab_pipelines.backup.readable import readable_bytes
 from homelab_pipelines.backup.records import list_store, read_backup
 from homelab_pipelines.backup.restore import RestoreOptions, restore_database
 from homelab_pipelines.backup.stores.base import BackupStore
@@ -21,7 +22,6 @@ from homelab_pipelines.backup.unpack import parse_identities
 from homelab_pipelines.backup.verify import verify_backup
 from homelab_pipelines.commands.listing import open_stores
 from homelab_pipelines.commands.output import print_json, progress_bar, say, show
-from homelab_pipelines.report import readable_bytes
 
 _DSN_EXAMPLE = "postgresql://user@host:5432/new_database"
 _DSN_PARTS = {"host", "port", "user", "password", "dbname", "sslmode"}
