@@ -30,8 +30,9 @@ from rich.table import Table
 from benchmarks.data import generate
 from benchmarks.measure import Machine, in_own_process, load, machine, timed, write_section
 from homelab_pipelines.backup.errors import BackupError
-from homelab_pipelines.backup.local_server import LocalServer, default_parent, persistent_server, scratch_server
+from homelab_pipelines.backup.local_server import LocalServer, persistent_server, scratch_server
 from homelab_pipelines.backup.programs import Installation, installations, server_for
+from homelab_pipelines.backup.scratch_folder import default_parent
 
 DATABASE = "bench"
 JOBS = 2

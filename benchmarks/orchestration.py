@@ -34,10 +34,11 @@ from homelab_pipelines.backup.capture import CaptureOptions, capture_database
 from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.fan_out import Target
-from homelab_pipelines.backup.local_server import LocalServer, default_parent, free_port, persistent_server
+from homelab_pipelines.backup.local_server import LocalServer, free_port, persistent_server
 from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.programs import installations, server_for
 from homelab_pipelines.backup.records import read_backup
+from homelab_pipelines.backup.scratch_folder import default_parent
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.unpack import parse_identities
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup

@@ -6,13 +6,11 @@ Knows nothing of backups. No server outlives the process that started it, howeve
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
 import socket
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,18 +19,21 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from homelab_pipelines.backup import process_identity
 from homelab_pipelines.backup.os_user import LocalServerFailed as LocalServerFailed
 from homelab_pipelines.backup.os_user import OsUser, make_open, server_user, usable_by
 from homelab_pipelines.backup.postmaster import LocalServer as LocalServer
-from homelab_pipelines.backup.postmaster import end_server_of, run_server, wait_for_former
+from homelab_pipelines.backup.postmaster import run_server, wait_for_former
 from homelab_pipelines.backup.programs import Installation
+from homelab_pipelines.backup.scratch_folder import (
+    COMPANION,
+    SCRATCH_PREFIX,
+    remove_companion,
+    scratch_folder,
+)
 
 # A name that no restored role has, so that every role of a backup, postgres too, can be created beside it.
 SCRATCH_SUPERUSER = "homelab_scratch"
-SCRATCH_PREFIX = "homelab-scratch-"
 TEMPLATE_PREFIX = "homelab-template-"
-OWNER_FILE = "owner.json"
 PORT = 5432
 # sockaddr_un.sun_path holds 108 bytes with the final zero on Linux, 104 on macOS (unix(7)).
 SOCKET_PATH_BYTES = 103
@@ -67,40 +68,14 @@ def scratch_server(
     """
     user = server_user()
     usable = usable_by(user, installation)
-    parent = (parent or default_parent()).absolute()
-    sweep_scratch(parent)
-    folder = _scratch_folder(parent, user)
-    try:
+    with scratch_folder(parent) as folder:
+        _let_pass(user, folder)
         data = user.own(folder / "data")
-        _copy_template(usable, user, parent, data)
+        _copy_template(usable, user, folder.parent, data)
         sockets = _socket_folder(folder, user)
-        if sockets.parent != folder:
-            _write_owner(folder, sockets)
         fast = {**SCRATCH_SETTINGS, "listen_addresses": "", **_in_place_tablespaces(usable.major), **(settings or {})}
         with run_server(usable, user, data, sockets, PORT, SCRATCH_SUPERUSER, fast, signal.SIGQUIT) as server:
             yield server
-    finally:
-        _remove_scratch(folder)
-
-
-@contextmanager
-def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """A private folder below `parent` (default: /var/tmp) for what must not stay, removed when the block ends.
-
-    When this process is killed, `sweep_scratch` removes it; the next scratch server or folder there calls that.
-    Raises LocalServerFailed when it cannot be made.
-    """
-    parent = parent or default_parent()
-    sweep_scratch(parent)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
-    except OSError as error:
-        raise LocalServerFailed(f"making a scratch folder below {parent}", str(error)) from error
-    try:
-        _write_owner(folder)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -137,6 +112,7 @@ def persistent_server(
     _expect_major(data, usable)
     wait_for_former(data)
     _remove(home, "s")
+    remove_companion(home)
     sockets = _socket_folder(home, user)
     merged = {"listen_addresses": "127.0.0.1", "max_connections": "100", **(settings or {})}
     try:
@@ -147,29 +123,6 @@ def persistent_server(
             yield server
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
-
-
-def sweep_scratch(parent: Path | None = None) -> list[str]:
-    """Remove the scratch folders below `parent` whose starting process is gone, ending a server still running there.
-
-    Returns the folders removed. Only folders of our own user are looked at.
-    """
-    removed = []
-    for folder in sorted((parent or default_parent()).glob(f"{SCRATCH_PREFIX}*")):
-        with suppress(FileNotFoundError):
-            found = folder.lstat()
-            ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-            if ours and not process_identity.owner_may_live(folder / OWNER_FILE, found.st_mtime):
-                end_server_of(folder / "data")
-                _remove_scratch(folder)
-                removed.append(str(folder))
-    return removed
-
-
-def default_parent() -> Path:
-    """Where scratch clusters go: /var/tmp, which is on disk where /tmp may be memory, and open to every user."""
-    folder = Path("/var/tmp")  # noqa: S108 - what is made in it is a private folder with a random name
-    return folder if os.access(folder, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def free_port() -> int:
@@ -209,14 +162,12 @@ def _template(installation: Installation, user: OsUser, parent: Path) -> Path | 
     template = parent / f"{TEMPLATE_PREFIX}{installation.version}-{mark}-{user.uid}-{week}"
     if not template.exists():
         _remove_old_templates(parent, user)
-        aside = _scratch_folder(parent, user)
-        try:
+        with scratch_folder(parent) as aside:
+            _let_pass(user, aside)
             _initdb(installation, user, user.own(aside / "data"), SCRATCH_SUPERUSER, durable=False)
             # Where another process was first this fails, for a folder with something in it is not replaced.
             with suppress(OSError):
                 (aside / "data").rename(template)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     try:
         found = template.lstat()
     except FileNotFoundError:
@@ -233,29 +184,17 @@ def _remove_old_templates(parent: Path, user: OsUser) -> None:
                 shutil.rmtree(template)
 
 
-def _scratch_folder(parent: Path, user: OsUser) -> Path:
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
-    except OSError as error:
-        raise LocalServerFailed(f"making a scratch cluster below {parent}", str(error)) from error
-    _write_owner(folder)
-    if user.drops:
-        # The folder stays ours, so that only we say whose it is; the server's user owns what is inside.
-        folder.chmod(0o711)
-        if not user.can("x", folder):
-            shutil.rmtree(folder)
-            raise LocalServerFailed(
-                f"making a scratch cluster below {parent}",
-                f"the user {user.name} that the server runs as cannot reach it",
-                f"choose a folder open to all, such as /var/tmp, or chmod o+x {parent} and the folders above it",
-            )
-    return folder
-
-
-def _write_owner(folder: Path, sockets: Path | None = None) -> None:
-    owner = process_identity.this_process() | {"sockets": str(sockets) if sockets else None}
-    (folder / f"{OWNER_FILE}.new").write_text(json.dumps(owner))
-    (folder / f"{OWNER_FILE}.new").replace(folder / OWNER_FILE)
+def _let_pass(user: OsUser, folder: Path) -> None:
+    """Let the server's user reach what it owns inside; the folder itself stays ours."""
+    if not user.drops:
+        return
+    folder.chmod(0o711)
+    if not user.can("x", folder):
+        raise LocalServerFailed(
+            f"making a scratch cluster below {folder.parent}",
+            f"the user {user.name} that the server runs as cannot reach it",
+            f"choose a folder open to all, such as /var/tmp, or chmod o+x {folder.parent} and the folders above it",
+        )
 
 
 def _socket_folder(folder: Path, user: OsUser) -> Path:
@@ -263,18 +202,9 @@ def _socket_folder(folder: Path, user: OsUser) -> Path:
     sockets = folder / "s"
     if len(os.fsencode(sockets / f".s.PGSQL.{65535}.lock")) <= SOCKET_PATH_BYTES:
         return user.own(sockets)
-    return user.own_temporary(SCRATCH_PREFIX)
-
-
-def _remove_scratch(folder: Path) -> None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        sockets = Path(json.loads((folder / OWNER_FILE).read_text())["sockets"])
-        if sockets.name.startswith(SCRATCH_PREFIX):
-            shutil.rmtree(sockets)
-    # The owner file goes last, so that a sweep can finish what is interrupted here.
-    for inner in ("data", "s"):
-        shutil.rmtree(folder / inner, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    sockets = user.own_temporary(SCRATCH_PREFIX)
+    (folder / COMPANION).write_text(str(sockets))
+    return sockets
 
 
 def _remove(home: Path, name: str) -> None:

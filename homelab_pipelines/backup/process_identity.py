@@ -1,49 +1,22 @@
-"""Which process owns a folder, and whether it still lives; a process number alone says little, for it comes again."""
+"""Which process is meant, and whether it still lives; a process number alone says little, for it comes again."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# How long a folder without a readable owner file may be one that is just being made.
-_UNMARKED_SECONDS = 3600
-# How long a folder of another container (process namespace) is left alone: its processes cannot be seen from here.
-_FOREIGN_SECONDS = 24 * 3600
-
 
 def this_process() -> dict[str, Any]:
-    """What `owner_may_live` needs to know of the calling process, as JSON values."""
+    """What tells the calling process from all others, as JSON values."""
     pid = os.getpid()
     return {
         "pid": pid,
         "started": started(pid),
         "boot": _boot(),
         "namespace": _namespace(),
-        "created": datetime.now(UTC).isoformat(),
     }
-
-
-def owner_may_live(owner_file: Path, modified: float) -> bool:
-    """Whether the process written down in `owner_file` still runs, or cannot be known to have ended.
-
-    `modified` is the folder's time of last change in seconds since 1970.
-    """
-    age = time.time() - modified
-    try:
-        owner = json.loads(owner_file.read_text())
-        pid, begun, boot, namespace = int(owner["pid"]), owner["started"], owner["boot"], owner["namespace"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return age < _UNMARKED_SECONDS
-    if boot != _boot():
-        return False
-    if namespace != _namespace():
-        return age < _FOREIGN_SECONDS
-    return begun is not None and started(pid) == begun
 
 
 def started(pid: int) -> str | None:

@@ -18,10 +18,10 @@ from homelab_pipelines.backup.database_sql import create_statement, identifier, 
 from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
 from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.layout import PROOF_PREFIX
-from homelab_pipelines.backup.local_server import scratch_folder
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
 from homelab_pipelines.backup.pg_restore import run_pg_restore
 from homelab_pipelines.backup.pipeline import free_bytes
+from homelab_pipelines.backup.scratch_folder import scratch_folder
 from homelab_pipelines.backup.server import server_facts
 from homelab_pipelines.backup.session import Session, connect
 from homelab_pipelines.backup.stores.base import BackupStore

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from homelab_pipelines.backup.local_server import default_parent
+from homelab_pipelines.backup.scratch_folder import default_parent
 from homelab_pipelines.demo.server import PASSWORD_FILE, PORT_FILE, remove_demo
 from tests.integration.house import REPOSITORY
 from tests.peers.s3 import free_port

@@ -17,7 +17,8 @@ import pytest
 from psycopg import sql
 
 from homelab_pipelines.backup.errors import ProgramMissing
-from homelab_pipelines.backup.local_server import LocalServerFailed, default_parent
+from homelab_pipelines.backup.local_server import LocalServerFailed
+from homelab_pipelines.backup.scratch_folder import default_parent
 from homelab_pipelines.demo import server as demo
 from homelab_pipelines.demo.data import DATABASES, ensure
 from homelab_pipelines.demo.inventory import IDENTITY_FILE, NAS, write_demo_inventory

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import json
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,17 +14,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from homelab_pipelines.backup import process_identity
 from homelab_pipelines.backup.errors import ProgramMissing
-from homelab_pipelines.backup.local_server import (
-    OWNER_FILE,
-    SCRATCH_PREFIX,
-    LocalServer,
-    default_parent,
-    persistent_server,
-    sweep_scratch,
-)
+from homelab_pipelines.backup.local_server import LocalServer, persistent_server
 from homelab_pipelines.backup.programs import Installation, server_for
+from homelab_pipelines.backup.scratch_folder import scratch_folder
 from tests.peers import missing
 
 MAJORS = (15, 16, 17, 18)
@@ -114,11 +104,8 @@ def start_server(major: int, stack: ExitStack) -> PostgresPeer:
     except ProgramMissing as error:
         missing(str(error))
         raise
-    # Named and marked as a scratch folder: if the tests are killed, the next sweep removes it.
-    sweep_scratch()
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=default_parent()))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    (folder / OWNER_FILE).write_text(json.dumps(process_identity.this_process()))
+    # In a scratch folder: if the tests are killed, the next sweep removes it.
+    folder = stack.enter_context(scratch_folder())
     folder.chmod(0o711)
     password = secrets.token_urlsafe(12)
     server = stack.enter_context(persistent_server(installation, folder, password=password, settings=SETTINGS))

@@ -8,9 +8,9 @@ import dagster as dg
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table, table_if_any
-from homelab_pipelines.backup.local_server import sweep_scratch
 from homelab_pipelines.backup.prune import Pruned, prune
 from homelab_pipelines.backup.retention import explain
+from homelab_pipelines.backup.scratch_folder import sweep_scratch
 from homelab_pipelines.resources.backups import BackupsResource
 
 NOTHING_STOPPED = "nothing_stops_pruning"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shutil
 import signal
@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier
 
 import psycopg
 import pytest
@@ -23,20 +25,23 @@ from psycopg.conninfo import make_conninfo
 from homelab_pipelines.backup import os_user, postmaster, process_identity
 from homelab_pipelines.backup.errors import ProgramMissing
 from homelab_pipelines.backup.local_server import (
-    OWNER_FILE,
-    SCRATCH_PREFIX,
     SCRATCH_SUPERUSER,
     WEEK,
     LocalServer,
     LocalServerFailed,
-    default_parent,
     free_port,
     persistent_server,
     scratch_server,
-    sweep_scratch,
 )
 from homelab_pipelines.backup.os_user import server_user, usable_by
 from homelab_pipelines.backup.programs import Installation, installations, server_for
+from homelab_pipelines.backup.scratch_folder import (
+    COMPANION,
+    SCRATCH_PREFIX,
+    default_parent,
+    scratch_folder,
+    sweep_scratch,
+)
 from tests.peers import missing
 from tests.peers.postgres import MAJORS
 
@@ -301,12 +306,18 @@ def test_scratch_server_ends_with_its_killed_starter_and_is_swept(
     assert scratch_folders(parent) == []
 
 
-def test_sweep_scratch_server_of_a_dead_owner_is_ended(installation: Installation, parent: Path) -> None:
+def let_go(folder: Path) -> None:
+    """Give back the lock on a scratch folder of this process, as the kernel does when its holder dies."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if entry.readlink() == folder:
+                fcntl.flock(int(entry.name), fcntl.LOCK_UN)
+
+
+def test_sweep_scratch_server_that_nobody_holds_is_ended(installation: Installation, parent: Path) -> None:
     with scratch_server(installation, parent) as server:
         folder = server.data.parent
-        owner = json.loads((folder / OWNER_FILE).read_text())
-        # The same number, another process: numbers come again.
-        (folder / OWNER_FILE).write_text(json.dumps(owner | {"started": "1"}))
+        let_go(folder)
         assert sweep_scratch(parent) == [str(folder)]
         assert not server.alive
         assert not folder.exists()
@@ -317,19 +328,38 @@ def test_sweep_scratch_pid_file_naming_another_process_leaves_it_alone(parent: P
         folder = parent / f"{SCRATCH_PREFIX}old"
         (folder / "data").mkdir(parents=True)
         (folder / "data/postmaster.pid").write_text(f"{bystander.pid}\n{folder / 'data'}\n")
-        (folder / OWNER_FILE).write_text(json.dumps(process_identity.this_process() | {"boot": "an earlier one"}))
         assert sweep_scratch(parent) == [str(folder)]
         assert bystander.poll() is None
         bystander.kill()
 
 
-@pytest.mark.parametrize(("age", "swept"), [(60, False), (2 * 3600, True)], ids=["new", "old"])
-def test_sweep_scratch_folder_without_owner_is_removed_only_when_old(age: int, swept: bool, parent: Path) -> None:
-    folder = parent / f"{SCRATCH_PREFIX}unmarked"
-    folder.mkdir()
-    os.utime(folder, (time.time() - age, time.time() - age))
-    assert sweep_scratch(parent) == ([str(folder)] if swept else [])
-    assert folder.exists() is not swept
+def test_sweep_scratch_takes_what_was_left_with_its_companion(parent: Path) -> None:
+    left, companion = parent / f"{SCRATCH_PREFIX}left", parent / f"{SCRATCH_PREFIX}companion"
+    left.mkdir()
+    companion.mkdir()
+    (left / COMPANION).write_text(str(companion))
+    with scratch_folder(parent) as held:
+        assert not left.exists()
+        assert not companion.exists()
+        assert sweep_scratch(parent) == []
+        assert held.exists()
+    assert scratch_folders(parent) == []
+
+
+def test_sweep_scratch_never_takes_a_folder_from_its_holder(parent: Path) -> None:
+    made = Barrier(3)
+
+    def hold() -> int:
+        made.wait()
+        for _ in range(200):
+            with scratch_folder(parent) as folder:  # each begins with a sweep: the others are made meanwhile
+                (folder / "file").touch()
+                assert (folder / "file").exists()
+        return 200
+
+    with ThreadPoolExecutor(3) as pool:
+        assert [each.result() for each in [pool.submit(hold) for _ in range(3)]] == [200] * 3
+    assert scratch_folders(parent) == []
 
 
 def test_sweep_scratch_link_to_a_folder_elsewhere_is_not_followed(parent: Path) -> None:

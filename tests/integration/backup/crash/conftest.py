@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +11,9 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from homelab_pipelines.backup import process_identity
 from homelab_pipelines.backup.errors import ProgramMissing
-from homelab_pipelines.backup.local_server import OWNER_FILE, SCRATCH_PREFIX, default_parent, sweep_scratch
 from homelab_pipelines.backup.programs import server_for
+from homelab_pipelines.backup.scratch_folder import default_parent, scratch_folder
 from tests.integration.backup.crash.house import House, Place, fill, killable_postgres
 from tests.peers import missing
 from tests.peers.postgres import NEWEST
@@ -43,14 +40,10 @@ def house() -> Iterator[House]:
         installation = server_for(NEWEST)
     except ProgramMissing as error:
         missing(str(error))
-    parent = quick_folder()
-    sweep_scratch(parent)
-    # Named and marked as a scratch folder: if the tests are killed, the next sweep removes it.
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent)).resolve()
-    (folder / OWNER_FILE).write_text(json.dumps(process_identity.this_process()))
-    folder.chmod(0o711)
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        # A scratch folder: if the tests are killed, the next sweep removes it.
+        folder = stack.enter_context(scratch_folder(quick_folder())).resolve()
+        folder.chmod(0o711)
         (folder / "scratch").mkdir(mode=0o711)
         (folder / "s3").mkdir()
         postgres = stack.enter_context(killable_postgres(installation, folder / "postgres"))

@@ -20,9 +20,9 @@ from psycopg import sql
 from homelab_pipelines.backup.errors import StoreUnavailable
 from homelab_pipelines.backup.foreign import reraise_interrupt
 from homelab_pipelines.backup.layout import MANIFEST, backup_folder, new_backup_id, new_proof_name
-from homelab_pipelines.backup.local_server import sweep_scratch
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.records import list_store
+from homelab_pipelines.backup.scratch_folder import sweep_scratch
 from homelab_pipelines.backup.stores.base import BackupStore, get, put
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.stores.keys import UNFINISHED

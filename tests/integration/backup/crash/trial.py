@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from homelab_pipelines.backup.layout import backup_folder
-from homelab_pipelines.backup.local_server import sweep_scratch
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.prune import delete_backup, sweep
 from homelab_pipelines.backup.records import Listing, list_store
+from homelab_pipelines.backup.scratch_folder import sweep_scratch
 from homelab_pipelines.backup.stores.base import BackupStore, Listed
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
 from tests.integration.backup.crash.house import Attempt, Ended, House, Place
