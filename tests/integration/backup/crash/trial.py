@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +27,7 @@ SETTLE_EVERY = 6
 EARLIER = 2
 ORPHAN_SECONDS = 5.0
 # A moment after the end of a run hits nothing, and is drawn again; more often than this, time is measured wrongly.
-MOST_DRAWS = 3 * MOMENTS
+DRAWS_A_HIT = 4
 
 
 def chance() -> random.Random:
@@ -35,6 +35,34 @@ def chance() -> random.Random:
     seed = os.environ.get("HOMELAB_TEST_SEED") or secrets.token_hex(4)
     print(f"the moments come from HOMELAB_TEST_SEED={seed}")
     return random.Random(seed)
+
+
+@dataclass
+class Moments:
+    """Random moments over `seconds`, until `times` of them came in time; those that did not are `too_late`.
+
+    A run that was over before its moment tells how long a run takes while the machine is as busy as now.
+    """
+
+    chance: random.Random
+    seconds: float
+    times: int
+    hits: int = 0
+    too_late: int = 0
+
+    def __iter__(self) -> Iterator[float]:
+        while self.hits < self.times:
+            draws = self.hits + self.too_late
+            assert draws < DRAWS_A_HIT * self.times, f"only {self.hits} of {draws} moments came in time"
+            yield self.chance.uniform(0, self.seconds)
+
+    def note(self, hit: bool, seconds: float) -> None:
+        """Whether the last moment came in time, and how long it would have had."""
+        if hit:
+            self.hits += 1
+        else:
+            self.too_late += 1
+            self.seconds = seconds
 
 
 @dataclass
@@ -47,7 +75,6 @@ class Trial:
     what: str = "backup"
     database: str = "app"
     seconds: float = 0.0
-    too_late: int = 0
     proven: set[str] = field(default_factory=set)
     _digests: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -63,35 +90,32 @@ class Trial:
         self.look()
         return ended
 
-    def at_random_moments(self, kill: Callable[[Attempt], str | None], judge: Callable[[Ended], bool]) -> list[str]:
+    def moments(self, times: int) -> Moments:
+        """Moments over the length of a run."""
+        return Moments(self.chance, self.seconds, times)
+
+    def at_random_moments(self, kill: Callable[[Attempt], str | None], judge: Callable[[Ended], bool]) -> Moments:
         """Kill at MOMENTS moments drawn over the length of a run; look at everything after each.
 
         `kill` tells whom it hit, None when it came too late; `judge` asserts on how the worker ended and tells whether
-        the kill was in time. Returns a line for each.
+        the kill was in time.
         """
-        lines: list[str] = []
-        for _ in range(MOST_DRAWS):
-            moment = self.chance.uniform(0, self.seconds)
+        moments = self.moments(MOMENTS)
+        for moment in moments:
             attempt = self.house.start(self.what, self.place, self.database)
             time.sleep(max(0.0, attempt.at + moment - time.monotonic()))
             hit = kill(attempt) if is_alive(attempt.pid) else None
             ended = attempt.end()
-            line = f"{len(lines) + 1}. at {moment:.3f} s of {self.seconds:.3f}: {hit or 'too late'}: {ended}"
+            line = f"{moments.hits + 1}. at {moment:.3f} s of {moments.seconds:.3f}: {hit or 'too late'}: {ended}"
             print(line.partition("\n")[0])
-            if judge(ended) and hit is not None:
-                lines.append(line)
-            else:
-                self.too_late += 1
-                self.seconds = ended.seconds  # an undisturbed run again, measured when the machine is as busy as now
+            moments.note(judge(ended) and hit is not None, ended.seconds)
             self.house.postgres.restart()
             if self.house.s3.pid is None:
                 self.house.s3.restart()
             self.look(attempt)
-            if hit is not None and len(lines) % SETTLE_EVERY == 0:
+            if hit is not None and moments.hits % SETTLE_EVERY == 0:
                 self.settle()
-            if len(lines) == MOMENTS:
-                return lines
-        raise AssertionError(f"only {len(lines)} of {MOST_DRAWS} kills hit")
+        return moments
 
     def look(self, attempt: Attempt | None = None) -> None:
         """Sweep, and see that there are only whole backups, the earlier ones among them, and nothing else at all."""
