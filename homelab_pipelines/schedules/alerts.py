@@ -75,7 +75,8 @@ def broken_off(instance: dg.DagsterInstance, run_id: str) -> str:
             said = f"{said} ({event.message})" if error is None else str(error.message)
             break
         if event.is_engine_event and event.message:
-            said = event.message
+            cause = event.engine_event_data.error
+            said = event.message if cause is None else cause.message.strip()
         elif event.is_step_start:
             under_way[event.step_key] = True
         elif event.is_step_success or event.is_step_failure:
