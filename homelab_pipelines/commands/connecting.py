@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.connection import Direct
-from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
 from homelab_pipelines.backup.programs import client_for
-from homelab_pipelines.backup.server import databases, server_facts
+from homelab_pipelines.backup.server import server_facts
 from homelab_pipelines.backup.session import connect
 from homelab_pipelines.commands.output import say
-from homelab_pipelines.inventory.problems import Problem
+from homelab_pipelines.inventory.loader import located
+from homelab_pipelines.inventory.problems import Finding, Problem
+from homelab_pipelines.inventory.problems import Path as Keys
 
 
 def check_connections(shown: Path, quiet: bool) -> list[Problem]:
     """What cannot be used, as problems of the file `shown`; unless `quiet`, says of each thing how it was found."""
-    configured = ConfiguredBackups.from_environment()
-    problems = []
-    for what, look in _looks(configured):
+    configured = replace(ConfiguredBackups.from_environment(), inventory=shown)
+    problems: list[Problem] = []
+    for what, path, look in _looks(configured):
         try:
             found = look()
         except BackupError as error:
-            problems.append(Problem(str(shown), 0, 0, f"{what}: {error.what}: {error.why}", error.next_step))
+            problems += _problems(shown, what, path, error)
             if not quiet:
                 say(f"FAILED {what}: {error}")
         else:
@@ -33,25 +36,35 @@ def check_connections(shown: Path, quiet: bool) -> list[Problem]:
     return problems
 
 
-def _looks(configured: ConfiguredBackups) -> Iterator[tuple[str, Callable[[], str]]]:
+def _problems(shown: Path, what: str, path: Keys, error: BackupError) -> list[Problem]:
+    """An error where it can be mended: at the patterns that are wrong, else at the entry that was tried."""
+    if isinstance(error, ChoiceFailed):
+        return [replace(problem, message=f"{what}: {problem.message}") for problem in error.problems]
+    message = f"{what}: {error.what}: {error.why}"
+    return located(shown, [Finding(path, message, error.next_step, about=(path,), at="key")])
+
+
+def _looks(configured: ConfiguredBackups) -> Iterator[tuple[str, Keys, Callable[[], str]]]:
     for name in configured.homelab.databases:
-        yield f"server {name}", partial(_server, configured, name)
+        yield f"server {name}", ("databases", name), partial(_server, configured, name)
     for name in configured.homelab.backups.targets:
-        yield f"target {name}", partial(_target, configured, name)
+        yield f"target {name}", ("backups", "targets", name), partial(_target, configured, name)
     if configured.homelab.backups.identity is not None:
-        yield "age identity", partial(_identity, configured)
+        yield "age identity", ("backups", "identity"), partial(_identity, configured)
 
 
 def _server(configured: ConfiguredBackups, name: str) -> str:
     connection = configured.connection(name)
     with connect(connection) as session:
         facts = server_facts(session)
-    entry = configured.server(name)
-    chosen = [each for each in databases(connection) if entry.selects(each)]
+    choice = configured.choice(name)
+    if choice.fault is not None:
+        raise choice.fault
     programs = (
         f"pg_dump {client_for(facts.major).version}" if isinstance(connection.place, Direct) else "its own pg_dump"
     )
-    return f"PostgreSQL {facts.version}, {programs}, {len(chosen)} databases: {', '.join(chosen)}"
+    chosen = ", ".join(choice.chosen)
+    return f"PostgreSQL {facts.version}, {programs}, {len(choice.chosen)} databases{': ' if chosen else ''}{chosen}"
 
 
 def _target(configured: ConfiguredBackups, name: str) -> str:
