@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.errors import SourceRefused
@@ -48,14 +46,3 @@ def databases(connection: Connection) -> list[str]:
             "SELECT datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datallowconn ORDER BY datname"
         )
     return [row["datname"] for row in rows]
-
-
-def selected(names: Iterable[str], include: Iterable[str], exclude: Iterable[str]) -> list[str]:
-    """The names that match a pattern of `include` and none of `exclude` (shell patterns, case matters)."""
-    included, excluded = tuple(include), tuple(exclude)
-    return [
-        name
-        for name in names
-        if any(fnmatchcase(name, pattern) for pattern in included)
-        and not any(fnmatchcase(name, pattern) for pattern in excluded)
-    ]

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from homelab_pipelines.inventory.problems import Problem
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def print_json_error(what: str, why: str, next_step: str = "", problems: Sequence[Problem] = ()) -> None:
+    """What `--json` prints in place of a result when there is none; the same stands as text on standard error."""
+    listed = [asdict(problem) for problem in problems]
+    print_json({"error": {"what": what, "why": why, "next": next_step, "problems": listed}})
+
+
+def refuse(status: int, what: str, why: str, next_step: str, as_json: bool) -> int:
+    """Say why nothing was done, on both streams; the exit status."""
+    say(f"{what}: {why}\n  next: {next_step}")
+    if as_json:
+        print_json_error(what, why, next_step)
+    return status
 
 
 def say(text: str) -> None:
@@ -31,7 +50,14 @@ Progress = Callable[[str, int, int], None]
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar on standard error while work goes on: bytes where they are known, else the step's name."""
+    """A bar in the terminal of standard error while work goes on: bytes where they are known, else the step's name.
+
+    It writes to the terminal that stands behind standard error now: while a step of Dagster's runs, that stream itself
+    leads to the step's log.
+    """
+    if not sys.stderr.isatty():
+        yield lambda step, done, expected: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -42,11 +68,15 @@ def progress_bar(title: str) -> Iterator[Progress]:
         DownloadColumn(),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task(title, total=None)
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal:
+        # rich would ask the three standard streams how wide they are, of which none may be a terminal by then.
+        width = os.get_terminal_size(terminal.fileno()).columns or 80
+        console = Console(file=terminal, width=width)
+        bars = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+        with bars:
+            task = bars.add_task(title, total=None)
 
-        def report(step: str, done: int, expected: int) -> None:
-            bars.update(task, description=f"{title}: {step}", completed=done, total=max(done, expected) or None)
+            def report(step: str, done: int, expected: int) -> None:
+                bars.update(task, description=f"{title}: {step}", completed=done, total=max(done, expected) or None)
 
-        yield report
+            yield report

@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from homelab_pipelines.assets.progress import Progress
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_key
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path, state_home
 from homelab_pipelines.backup.errors import ObjectMissing
 from homelab_pipelines.commands.abandoned_runs import end_abandoned, process_tag
 from homelab_pipelines.commands.output import print_json, progress_bar, say
+from homelab_pipelines.commands.telling import Teller
 from homelab_pipelines.definitions import build_definitions
 from homelab_pipelines.local_deployment import Deployment, is_up
+from homelab_pipelines.schedules.alerts import TOLD_BY_TAG
 from homelab_pipelines.schedules.nightly_backup import JOB
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def back_up(names: tuple[str, ...], as_json: bool) -> int:
-    """Back up and prove the named sources, or all (then retention, too); 0 only when every step and check passed."""
+    """Back up and prove the named sources, or all (then retention, too); 0 only when every step and check passed.
+
+    Alerts and pings are sent from here: Dagster's sensors see no run that was not launched from a code location.
+    """
     deployment = Deployment(inventory_path(), state_home())
-    configured = ConfiguredBackups.from_environment()
-    for error in configured.discover()[1].values():
-        say(str(error))
-    definitions = build_definitions(configured, str(deployment.inventory))
-    keys = [key for name in names for key in _keys(configured, name)]
-    job = definitions.resolve_job_def(JOB)
-    deployment.prepare()
-    with (
-        dg.DagsterInstance.from_config(str(deployment.dagster_home)) as instance,
-        progress_bar(JOB) as progress,
-    ):
-        for ended in end_abandoned(instance, datetime.now(UTC), launched_too=not is_up(deployment)):
-            say(f"run {ended} was left behind by a process that is gone: marked as failed")
-        run_id = dg.DagsterRun(job_name=JOB).run_id
-        instance.add_event_listener(run_id, lambda entry: progress(entry.step_key or "", 0, 0))
-        result = job.execute_in_process(
-            instance=instance,
-            run_id=run_id,
-            run_config=_QUIET,
-            asset_selection=keys or None,
-            raise_on_error=False,
-            tags={"homelab/started_by": "homelab backup", **process_tag()},
-        )
-        lines = list(_lines(result))
+    # The monitor that is pinged waits for the whole job: one database alone says nothing of it.
+    with Teller(deployment.inventory, pings=not names) as teller:
+        configured = ConfiguredBackups.from_environment()
+        for error in configured.discover()[1].values():
+            say(str(error))
+        keys = [key for name in names for key in _keys(configured, name)]
+        deployment.prepare()
+        with dg.DagsterInstance.from_config(str(deployment.dagster_home)) as instance:
+            for ended in end_abandoned(instance, datetime.now(UTC), launched_too=not is_up(deployment)):
+                say(f"run {ended} was left behind by a process that is gone: marked as failed")
+                teller.abandoned(instance, ended)
+            run_id = dg.DagsterRun(job_name=JOB).run_id
+            teller.begun(run_id)
+            with progress_bar(JOB) as progress:
+                result = _run(instance, run_id, configured, keys, progress)
+            teller.ended(instance, run_id)
+            lines = list(_lines(result))
     passed = result.success and all(line["passed"] for line in lines)
     if as_json:
         print_json({"run_id": run_id, "passed": passed, "steps": lines})
@@ -56,6 +55,31 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
             say(f"{'ok    ' if line['passed'] else 'FAILED'} {line['step']}{said}")
         say(f"run {run_id} {'succeeded' if passed else 'did not do all that was asked'}")
     return 0 if passed else 1
+
+
+def _run(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    configured: ConfiguredBackups,
+    keys: Sequence[dg.AssetKey],
+    progress: Progress,
+) -> dg.ExecuteInProcessResult:
+    """The job over `keys`, or over everything; `progress` is told each step that begins, and how far the engine is."""
+
+    def begin(entry: dg.EventLogEntry) -> None:
+        if entry.dagster_event is not None and entry.dagster_event.is_step_start:
+            progress(entry.step_key or "", 0, 0)
+
+    instance.add_event_listener(run_id, begin)
+    definitions = build_definitions(configured, str(inventory_path()), progress=progress)
+    return definitions.resolve_job_def(JOB).execute_in_process(
+        instance=instance,
+        run_id=run_id,
+        run_config=_QUIET,
+        asset_selection=keys or None,
+        raise_on_error=False,
+        tags={"homelab/started_by": "homelab backup", TOLD_BY_TAG: "homelab backup", **process_tag()},
+    )
 
 
 def _lines(result: dg.ExecuteInProcessResult) -> Iterator[dict[str, Any]]:

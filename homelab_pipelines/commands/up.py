@@ -5,16 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from homelab_pipelines.backup.configured import ConfiguredBackups
-from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.configured import DATABASES_FILE, ConfiguredBackups
+from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
 from homelab_pipelines.backup.records import list_store
-from homelab_pipelines.commands.output import say, show
-from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.commands.discovering import described
+from homelab_pipelines.commands.output import print_json, say, show
 from homelab_pipelines.inventory.problems import InventoryInvalid
 from homelab_pipelines.local_deployment import (
     Deployment,
@@ -36,10 +37,11 @@ class _Stopped(BaseException):
     """Ctrl-C or SIGTERM."""
 
 
-def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
+def bring_up(deployment: Deployment, run: bool, stay: bool, as_json: bool = False) -> int:
     """Start everything, run the nightly job if no fresh proof is there, show the table, and stay until Ctrl-C.
 
-    0 when all that was asked for was done; 130 when a signal came before that.
+    `as_json` prints the table's rows as `homelab backups --json` does. 0 when all that was asked for was done; 130 when
+    a signal came before that.
     """
     stop = threading.Event()
     previous = {each: signal.signal(each, lambda *_: _stop(stop)) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -51,8 +53,10 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             stack.enter_context(only_one(deployment))
             started_any = True
             _demo(deployment, stack)
-            configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
-            _say_databases(configured)
+            configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
+            well_chosen = _say_databases(configured)
+            # Before Dagster starts: what others write while it loads is then news, and loaded once more.
+            graph = _Graph(deployment, configured.known_databases())
             say("starting Dagster (code server, daemon, webserver) …")
             begun = datetime.now(UTC)
             check = stack.enter_context(running(deployment))
@@ -60,16 +64,18 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             _end_abandoned(deployment, begun)
             done = _first_run(deployment, check) if run and not _fresh(configured) else 0
             rows = _newest_rows(configured)
-            show(backup_table(rows, title="newest backups"))
+            if as_json:
+                print_json(rows)
+            else:
+                show(backup_table(rows, title="newest backups"))
             for name, store in configured.open_stores()[0].items():
                 say(f"{name}: {store.location('')}")
-            if run and not _proven(configured, rows):
+            if run and not (well_chosen and _proven(configured, rows)):
                 done = 1
             say(f"\nDagster UI: {deployment.url}")
             outcome = done
             if stay:
                 say("Ctrl-C ends everything that was started here.")
-            graph = _Graph(deployment)
             while stay and not stop.wait(1.0):
                 check()
                 graph.look()
@@ -83,13 +89,14 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             say("everything that was started here has ended")
 
 
-def _say_databases(configured: ConfiguredBackups) -> None:
+def _say_databases(configured: ConfiguredBackups) -> bool:
+    """Ask the servers and say what they have; False when patterns of the inventory are wrong."""
     found, failed = configured.discover()
     for error in failed.values():
         say(str(error))
     for server, names in found.items():
-        known = " (as known before)" if server in failed else ""
-        say(f"server {server}: {', '.join(names) or 'no database is chosen'}{known}")
+        say(f"server {server}: {described(names, failed.get(server))}")
+    return not any(isinstance(error, ChoiceFailed) for error in failed.values())
 
 
 def _stop(stop: threading.Event) -> None:
@@ -117,39 +124,55 @@ def _demo(deployment: Deployment, stack: ExitStack) -> None:
 
 
 class _Graph:
-    """Keeps the asset graph true: a changed inventory, or a database that came or went, reloads the code location."""
+    """Keeps the asset graph true: a changed inventory, or a database that came or went, reloads the code location.
 
-    def __init__(self, deployment: Deployment) -> None:
+    `loaded` are the databases that the code location was loaded with. Only that tells whether it is behind: the file of
+    what is known is written by `homelab discover` and `homelab backup` as well.
+    """
+
+    def __init__(self, deployment: Deployment, loaded: Mapping[str, list[str]]) -> None:
         self._deployment = deployment
-        self._seen = self._changed_at()
+        self._loaded = loaded
+        self._inventory, self._databases = _changed_at(deployment.inventory), self._databases_changed_at()
+        self._due = False
         self._asked = time.monotonic()
 
     def look(self) -> None:
         """Called every second; asks the servers every ten minutes. What is wrong is said, and the graph stays."""
-        if (now := self._changed_at()) != self._seen:
-            self._seen = now
+        if (now := _changed_at(self._deployment.inventory)) != self._inventory:
+            self._inventory = now
+            self._due = True
             say(f"{self._deployment.inventory.name} has changed")
-            self._reload(even_if_known=True)
-        elif time.monotonic() - self._asked > DISCOVER_SECONDS:
-            self._reload(even_if_known=False)
+            self._reload()
+        elif self._databases_changed_at() != self._databases or time.monotonic() - self._asked > DISCOVER_SECONDS:
+            self._reload()
 
-    def _reload(self, even_if_known: bool) -> None:
+    def _reload(self) -> None:
+        """Load anew what differs from what is loaded; an inventory that could not be loaded stays due."""
         deployment, self._asked = self._deployment, time.monotonic()
         try:
-            configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
-            known = configured.known_databases()
-            found, _ = configured.discover()
-            if even_if_known or found != known:
+            configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
+            _, failed = configured.discover()
+            databases = configured.known_databases()
+            if self._due or databases != self._loaded:
                 reload(deployment)
-                say("reloaded: " + "; ".join(f"{server}: {', '.join(names)}" for server, names in found.items()))
+                self._loaded, self._due = databases, False
+                for error in failed.values():
+                    say(str(error))
+                say("reloaded: " + "; ".join(f"{server}: {', '.join(names)}" for server, names in databases.items()))
         except (InventoryInvalid, BackupError, DeploymentFailed, OSError) as error:
             say(f"the assets stay as they were: {error}")
+        self._databases = self._databases_changed_at()
 
-    def _changed_at(self) -> float | None:
-        try:
-            return self._deployment.inventory.stat().st_mtime
-        except OSError:
-            return None
+    def _databases_changed_at(self) -> float | None:
+        return _changed_at(self._deployment.home / DATABASES_FILE)
+
+
+def _changed_at(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _first_run(deployment: Deployment, check: Callable[[], None]) -> int:
@@ -215,7 +238,9 @@ def _end_abandoned(deployment: Deployment, begun: datetime) -> None:
     from dagster import DagsterInstance  # lazy: seconds that only this case pays
 
     from homelab_pipelines.commands.abandoned_runs import end_abandoned
+    from homelab_pipelines.commands.telling import alerts_of, tell_abandoned
 
     with DagsterInstance.from_config(str(deployment.dagster_home)) as instance:
         for run_id in end_abandoned(instance, begun, launched_too=True):
             say(f"run {run_id} was left behind by a process that is gone: marked as failed")
+            tell_abandoned(alerts_of(deployment.inventory), instance, run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ def test_on_every_target_secret_of_one_target_missing_does_not_stop_the_others(
     assert retried(result) == set()
 
 
-def test_every_database_is_backed_up_new_database_fails_until_it_is_discovered(
+def test_every_database_is_backed_up_new_database_fails_until_it_is_loaded(
     house: Houses, instance_of: Instances, photos: str, peer: PostgresPeer
 ) -> None:
     here = house(databases={"main": {"include": [f"{photos}*"]}}, backups={"targets": {"usb": None}})
@@ -130,12 +131,36 @@ def test_every_database_is_backed_up_new_database_fails_until_it_is_discovered(
         verdict = checks(here.run(instance, definitions))["database_globals/main every_database_is_backed_up"]
         assert not verdict.passed
         assert f"no backup of '{new.name}' yet" in verdict.description and "homelab discover" in verdict.description
-        here.configured().discover()
+        here.configured().discover()  # as a `homelab backup` of somebody else does
+        verdict = checks(here.run(instance, definitions))["database_globals/main every_database_is_backed_up"]
+        assert not verdict.passed, "what is known by now has no asset in definitions that were made before"
         found = checks(here.run(instance))
         assert found["database_globals/main every_database_is_backed_up"].passed
         assert found[f"database_backup/{new.name} restorable"].passed
     finally:
         peer.drop_database(new.name)
+
+
+@pytest.mark.parametrize(
+    ("choice", "place", "message"),
+    [
+        ({"include": ["{photos}x*"]}, "include", "matches no database. Next: did you mean '{photos}'?"),
+        ({"include": ["{photos}", "imich*"]}, "include", "include: 'imich*' matches no database"),
+        ({"include": ["*"], "exclude": ["*_*", "[!_]*"]}, "exclude", "none is left to back up"),
+    ],
+)
+def test_every_database_is_backed_up_patterns_that_choose_nothing_fail_naming_their_place(
+    house: Houses, instance_of: Instances, photos: str, choice: dict[str, list[str]], place: str, message: str
+) -> None:
+    choice = {key: [pattern.format(photos=photos) for pattern in patterns] for key, patterns in choice.items()}
+    here = house(databases={"main": choice}, backups={"targets": {"usb": None}})
+    here.configured().discover()
+    verdict = checks(here.run(instance_of(here)))["database_globals/main every_database_is_backed_up"]
+    assert not verdict.passed
+    assert message.format(photos=photos) in verdict.description
+    line = next(n for n, text in enumerate(here.inventory.read_text().splitlines(), 1) if f"{place}:" in text)
+    named = re.search(rf"{here.inventory}:(\d+):\d+: {place}: ", verdict.description)
+    assert named is not None and line <= int(named[1]) <= line + 2
 
 
 def test_restored_within_promise_tiny_promise_warns_with_both_times(

@@ -158,6 +158,22 @@ def test_failed_check_of_a_run_that_ended_well_is_told_and_pinged_as_failure(up:
     assert "success" not in up.pings(run_id, "fail")
 
 
+def test_inventory_broken_at_night_is_told_to_whom_it_named_before(up: Up) -> None:
+    sound = up.house.inventory.read_text()
+    up.house.inventory.write_text(f"{sound}backup: {{}}\n")
+    line = len(sound.splitlines()) + 1
+    try:
+        run_id = up.launch()
+        assert up.wait(run_id) == "FAILURE"
+        alert = up.alert(run_id)
+        assert "success" not in up.pings(run_id, "fail")
+    finally:
+        up.house.inventory.write_text(sound)
+    assert alert.startswith("homelab: nightly_backup failed\n")
+    assert f"{up.house.inventory}:{line}:1: unknown key 'backup'" in alert
+    assert "token-7f3a" not in alert
+
+
 def test_worker_killed_run_fails_soon_gives_its_pool_back_and_is_started_again(up: Up, peer: PostgresPeer) -> None:
     with locked_table(up, peer) as come:
         run_id = up.launch()
