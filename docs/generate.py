@@ -20,7 +20,15 @@ _COMMANDS = """\
 # Commands
 
 Results go to standard output, everything else to standard error. With `--json` standard output is one JSON document.
-What the exit statuses mean stands in [exit statuses](exit-statuses.md), the variables in
+Where there is no result (a wrong call, mistakes in homelab.yaml, an unknown name) it is
+
+```
+{"error": {"what": "…", "why": "…", "next": "…", "problems": []}}
+```
+
+with what failed, why, and what to do next; `problems` lists mistakes in homelab.yaml, each as an object with `file`,
+`line`, `column`, `message` and `hint`. The same stands as text on standard error. `check --json` prints that list
+alone, empty when all is well. What the exit statuses mean stands in [exit statuses](exit-statuses.md), the variables in
 [environment variables](environment.md).
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +35,23 @@ def homelab(inventory: Path | None, home: Path | None) -> None:
 
 @homelab.command()
 @click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as homelab.yaml.old.")
-def init(force: bool) -> int:
+@_JSON
+def init(force: bool, as_json: bool) -> int:
     """Write a commented homelab.yaml to start from."""
     from homelab_pipelines.backup.configured import inventory_path
+    from homelab_pipelines.commands.output import print_json, refuse
     from homelab_pipelines.inventory.template import commented_template
 
-    path = inventory_path()
+    path, kept = inventory_path(), None
     if path.exists():
         if not force:
-            click.echo(f"{path} is there already\n  next: edit it, or homelab init --force", err=True)
-            return 1
-        path.rename(path.with_name(path.name + ".old"))
+            next_step = "edit it, or homelab init --force"
+            return refuse(1, "writing the inventory", f"{path} is there already", next_step, as_json)
+        kept = path.rename(path.with_name(path.name + ".old"))
     path.write_text(commented_template())
     click.echo(f"wrote {path}\n  next: fill it in, then homelab check", err=True)
+    if as_json:
+        print_json({"written": str(path), "kept": str(kept) if kept else None})
     return 0
 
 
@@ -94,35 +98,30 @@ def schema() -> int:
 @_JSON
 def discover(as_json: bool) -> int:
     """Ask the servers for their databases, so that each becomes an asset."""
-    from homelab_pipelines.backup.configured import ConfiguredBackups
-    from homelab_pipelines.commands.output import print_json, say
+    from homelab_pipelines.commands.discovering import discover_databases
 
-    found, failed = ConfiguredBackups.from_environment().discover()
-    for error in failed.values():
-        say(str(error))
-    if as_json:
-        print_json(found)
-    else:
-        for server, names in found.items():
-            known = " (as known before)" if server in failed else ""
-            say(f"{server}: {', '.join(names) or 'no database is chosen'}{known}")
-    return 1 if failed else 0
+    return discover_databases(as_json)
 
 
 @homelab.command("mark-target")
 @click.argument("name")
-def mark_target(name: str) -> int:
+@_JSON
+def mark_target(name: str, as_json: bool) -> int:
     """Put the marker file on a mounted target, which require_mount looks for. Once, while it is mounted."""
     from homelab_pipelines.backup.configured import ConfiguredBackups
     from homelab_pipelines.backup.stores.directory import DirectoryStore
+    from homelab_pipelines.commands.output import print_json, refuse
 
     configured = ConfiguredBackups.from_environment()
     store = configured.store(name) if name in configured.homelab.backups.targets else None
     if not isinstance(store, DirectoryStore):
-        click.echo(f"{name!r} is not a directory target of the inventory", err=True)
-        return 2
+        known = ", ".join(configured.homelab.backups.targets)
+        why = f"{name!r} is not a directory target of the inventory"
+        return refuse(2, "marking a target", why, f"one of: {known}" if known else "homelab check", as_json)
     store.mark()
     click.echo(f"marked {store.location('')}", err=True)
+    if as_json:
+        print_json({"target": name, "location": store.location("")})
     return 0
 
 
@@ -130,13 +129,16 @@ def mark_target(name: str) -> int:
 @click.option("--port", default=3000, show_default=True, envvar="PORT", help="The Dagster UI's port on 127.0.0.1.")
 @click.option("--run/--no-run", default=True, help="Run the nightly job when no fresh proven backup is there.")
 @click.option("--stay/--no-stay", default=True, help="Stay until Ctrl-C, or end at once after the first run.")
-def up(port: int, run: bool, stay: bool) -> int:
+@_JSON
+def up(port: int, run: bool, stay: bool, as_json: bool) -> int:
     """Start Dagster (and, without a homelab.yaml, the demo homelab), run the first backup, show the proof."""
     from homelab_pipelines.backup.configured import inventory_path, state_home
     from homelab_pipelines.commands.up import bring_up
     from homelab_pipelines.local_deployment import Deployment
 
-    return bring_up(Deployment(inventory_path(), state_home(), port), run, stay)
+    if as_json and stay:
+        raise click.UsageError("--json goes with --no-stay")
+    return bring_up(Deployment(inventory_path(), state_home(), port), run, stay, as_json)
 
 
 @homelab.command()
@@ -234,8 +236,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         status = 2
+        _print_error(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         status = 130
+        _print_error("it was ended before it was done")
     except Exception as error:  # noqa: BLE001 (what is not expected is raised again)
         status = _explain(error)
     sys.exit(status if isinstance(status, int) else 0)
@@ -248,18 +252,37 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _explain(error: Exception) -> int:
     """Say an expected error as its message; anything else is a fault of ours and keeps its traceback."""
-    from homelab_pipelines.backup.errors import BackupError
+    from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
     from homelab_pipelines.inventory.problems import InventoryInvalid
     from homelab_pipelines.inventory.secrets import SecretError
     from homelab_pipelines.local_deployment import DeploymentFailed
 
-    if isinstance(error, (BackupError, SecretError, DeploymentFailed, OSError)):
-        click.echo(str(error), err=True)
-        return 1
     if isinstance(error, InventoryInvalid):
         click.echo(str(error), err=True)
+        _print_error("the inventory has mistakes", "homelab check", "reading the inventory", error.problems)
         return 2
+    if isinstance(error, BackupError):
+        click.echo(str(error), err=True)
+        problems = error.problems if isinstance(error, ChoiceFailed) else ()
+        _print_error(error.why, error.next_step, error.what, problems)
+        return 1
+    why, _, next_step = str(error).partition("\n  next: ")
+    if isinstance(error, (SecretError, DeploymentFailed, OSError)):
+        click.echo(str(error), err=True)
+        _print_error(why, next_step)
+        return 1
+    _print_error(f"{type(error).__name__}: {why}")
     raise error
+
+
+def _print_error(why: str, next_step: str = "", what: str = "", problems: Sequence[Any] = ()) -> None:
+    """With --json, which even a call that click refused may have, the document that a script waits for."""
+    words = sys.argv[1:]
+    options = words[: words.index("--")] if "--" in words else words
+    if "--json" in options:
+        from homelab_pipelines.commands.output import print_json_error
+
+        print_json_error(what or "running this command", why, next_step, problems)
 
 
 if __name__ == "__main__":
