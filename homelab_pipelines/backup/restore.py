@@ -28,6 +28,7 @@ from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import unpack
 
 _RENAME_ATTEMPTS = 5
+_TEMPORARY = "homelab_restore_"
 
 Progress = Callable[[str, int, int], None]
 
@@ -141,31 +142,51 @@ def restore_database(
                 "choose another name, or add --replace: the one there is renamed aside, not dropped",
             )
     started = time.monotonic()
-    with spooled(store, manifest, identities, options.folder, report) as content:
-        temporary = f"homelab_restore_{secrets.token_hex(6)}"
-        notes: list[str] = []
+    with (
+        spooled(store, manifest, identities, options.folder, report) as content,
+        _temporary_database(connection) as temporary,
+    ):
+        notes = _restore_as(connection, temporary, content, manifest, options, report)
+        seconds = time.monotonic() - started
+        report("comparing", 0, 0)
+        same_major = facts.major == manifest.server_major
+        differences: list[str] = []
+        if options.check:
+            differences, more = compare_restored(connection, temporary, manifest, options, same_major)
+            notes += more
+        if differences and options.replace:
+            raise RestoreFailed(
+                f"restoring {manifest.source} {manifest.id} over {name!r}",
+                "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
+                "restore it under another name and look, or take another backup: homelab backups",
+            )
+        compared = time.monotonic() - started - seconds
+        replaced = _rename(connection, temporary, name, options.replace)
+    return RestoreResult(name, seconds, compared, differences, notes, replaced)
+
+
+@contextmanager
+def _temporary_database(connection: Connection) -> Iterator[str]:
+    """The name of a database to be made and then renamed; it is dropped when the block fails.
+
+    As long as its restore lives, a session has the same name as its application_name. Those that killed restores left
+    have none, and are dropped first.
+    """
+    name = f"{_TEMPORARY}{secrets.token_hex(6)}"
+    with connect(connection) as holder:
+        holder.execute(f"SET application_name = {literal(name)}")
+        for row in holder.rows(
+            f"SELECT datname FROM pg_catalog.pg_database WHERE datname ~ '^{_TEMPORARY}[0-9a-f]{{12}}$' AND NOT EXISTS"
+            " (SELECT FROM pg_catalog.pg_stat_activity WHERE application_name = datname::text)"
+        ):
+            with contextlib.suppress(BackupError):  # another account's: it is not ours to drop
+                holder.execute(f"DROP DATABASE IF EXISTS {row['datname']} WITH (FORCE)")
         try:
-            notes += _restore_as(connection, temporary, content, manifest, options, report)
-            seconds = time.monotonic() - started
-            report("comparing", 0, 0)
-            same_major = facts.major == manifest.server_major
-            differences: list[str] = []
-            if options.check:
-                differences, more = compare_restored(connection, temporary, manifest, options, same_major)
-                notes += more
-            if differences and options.replace:
-                raise RestoreFailed(
-                    f"restoring {manifest.source} {manifest.id} over {name!r}",
-                    "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
-                    "restore it under another name and look, or take another backup: homelab backups",
-                )
-            compared = time.monotonic() - started - seconds
-            replaced = _rename(connection, temporary, name, options.replace)
+            yield name
         except BaseException:
             with contextlib.suppress(BackupError), connect(connection) as session:
-                session.execute(f"DROP DATABASE IF EXISTS {temporary} WITH (FORCE)")
+                session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             raise
-    return RestoreResult(name, seconds, compared, differences, notes, replaced)
 
 
 def compare_restored(

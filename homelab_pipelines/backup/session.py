@@ -37,6 +37,9 @@ class Session(Protocol):
     def execute(self, statement: str) -> None:
         """Run statements that give no rows. Raises a BackupError."""
 
+    def cancel(self) -> None:
+        """From another thread: end the statement that runs now, which raises there; nothing when none runs."""
+
 
 class _PsycopgSession:
     def __init__(self, connection: psycopg.Connection[Row], where: str) -> None:
@@ -50,6 +53,10 @@ class _PsycopgSession:
     def execute(self, statement: str) -> None:
         with _translated(self._where):
             self._connection.execute(cast(Any, statement))
+
+    def cancel(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=5)
 
 
 class _PsqlSession:
@@ -67,6 +74,10 @@ class _PsqlSession:
 
     def execute(self, statement: str) -> None:
         self._ask(f"{statement};")
+
+    def cancel(self) -> None:
+        # No signal passes docker exec or kubectl exec; the server notices the end of its client by itself.
+        self._process.kill()
 
     def _ask(self, text: str) -> str:
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 (both are pipes)
