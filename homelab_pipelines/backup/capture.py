@@ -88,8 +88,11 @@ def _dump(
 ) -> Evidence:
     """Stream the dump of a snapshot, and record that snapshot's evidence beside it."""
     options = run.options
+    # Not what a setting of the role, or the environment of a container, would have it be.
+    encoding = session.rows("SELECT current_setting('server_encoding') AS encoding")[0]["encoding"]
     command = connection.command(
         "pg_dump",
+        f"--encoding={encoding}",
         "--format=custom",
         "--compress=0",
         "--no-password",

@@ -137,8 +137,10 @@ class Run:
         command = connection.command(
             "pg_dumpall",
             "--globals-only",
+            "--encoding=UTF8",  # whatever the maintenance database has: no other is read back
             "--no-password",
             *(() if readable else ("--no-role-passwords",)),
+            f"--database={connection.maintenance_database}",  # it takes no notice of the one in --dbname
             "--dbname",
             connection.conninfo(),
             server_major=facts.major,

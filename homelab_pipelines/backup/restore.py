@@ -23,7 +23,7 @@ from homelab_pipelines.backup.pg_restore import run_pg_restore
 from homelab_pipelines.backup.pipeline import free_bytes
 from homelab_pipelines.backup.scratch_folder import scratch_folder
 from homelab_pipelines.backup.server import server_facts
-from homelab_pipelines.backup.session import Session, connect
+from homelab_pipelines.backup.session import Session, connect, printable
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import unpack
 
@@ -89,7 +89,7 @@ def spooled(
         if stored_globals is not None:
             collected = bytearray()
             unpack(store, manifest, stored_globals, identities, _Appending(collected))
-            sql = collected.decode()
+            sql = collected.decode(errors="surrogateescape")  # a session gives such bytes back as they were
         stored_dump = manifest.object("dump")
         if stored_dump is None:
             yield Spooled(None, sql)
@@ -270,11 +270,12 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
         present = {row["rolname"] for row in session.rows("SELECT rolname FROM pg_catalog.pg_roles")}
         left = sorted({s.role for s in found if s.kind == "create role" and s.role in present and s.role is not None})
         if left and not scratch:
-            notes.append(f"roles that were there already, left as they are: {', '.join(left)}")
+            notes.append(f"roles that were there already, left as they are: {printable(', '.join(left))}")
         for statement in found:
             if statement.kind == "tablespace":
                 if statement.text.upper().startswith("CREATE"):
-                    notes.append(f"tablespace not created: {statement.text.split()[2]}; its data went to the default")
+                    name = printable(statement.text.split()[2])
+                    notes.append(f"tablespace not created: {name}; its data went to the default")
             elif statement.role not in present:
                 session.execute(statement.text)
     return notes

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import dict_row
 
 from homelab_pipelines.backup.connection import Connection, Direct
@@ -24,12 +26,28 @@ SETTINGS = """
 SET search_path = ''; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC';
 SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET lc_monetary = 'C';
 SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = off;
-SET standard_conforming_strings = on; SET quote_all_identifiers = off; SET jit = off
+SET standard_conforming_strings = on; SET quote_all_identifiers = off; SET jit = off;
+SELECT set_config('client_encoding', CASE current_setting('server_encoding') WHEN 'SQL_ASCII' THEN 'SQL_ASCII'
+    ELSE 'UTF8' END, false)
 """
+
+# A server converts to UTF-8 from every encoding but SQL_ASCII, whose text is whatever bytes it was given. Bytes that are
+# no UTF-8 come and go as lone surrogates, so that a name of them can be asked for again.
+_ENCODING, _ERRORS = "utf-8", "surrogateescape"
+
+
+def printable(text: str) -> str:
+    r"""`text` of a session with its bytes that are no UTF-8 written as `\xe4`: what JSON and messages can hold."""
+    return text_bytes(text).decode(_ENCODING, "backslashreplace")
+
+
+def text_bytes(text: str) -> bytes:
+    """The bytes that the server sent, or is to be sent, for `text` of a session."""
+    return text.encode(_ENCODING, _ERRORS)
 
 
 class Session(Protocol):
-    """One connection to one database."""
+    """One connection to one database. Text may hold lone surrogates: see `printable`."""
 
     def rows(self, query: str) -> list[Row]:
         """Run one SELECT; numbers beyond 64 bits must be cast to text in it. Raises a BackupError."""
@@ -41,18 +59,27 @@ class Session(Protocol):
         """From another thread: end the statement that runs now, which raises there; nothing when none runs."""
 
 
+class _TextLoader(Loader):
+    """psycopg gives bytes for the text of an SQL_ASCII database, and fails at what is no UTF-8."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(_ENCODING, _ERRORS)
+
+
 class _PsycopgSession:
     def __init__(self, connection: psycopg.Connection[Row], where: str) -> None:
         self._connection = connection
         self._where = where
+        for name in ("text", "name", "varchar", "bpchar", '"char"'):
+            connection.adapters.register_loader(name, _TextLoader)
 
     def rows(self, query: str) -> list[Row]:
         with _translated(self._where):
-            return self._connection.execute(cast(Any, query)).fetchall()
+            return self._connection.execute(text_bytes(query)).fetchall()
 
     def execute(self, statement: str) -> None:
         with _translated(self._where):
-            self._connection.execute(cast(Any, statement))
+            self._connection.execute(text_bytes(statement))
 
     def cancel(self) -> None:
         with contextlib.suppress(psycopg.Error):
@@ -104,7 +131,11 @@ def connect(connection: Connection, database: str | None = None) -> Iterator[Ses
     if isinstance(connection.place, Direct):
         with _translated(where):
             plain: psycopg.Connection[Row] = psycopg.connect(
-                connection.conninfo(database), password=connection.password, autocommit=True, row_factory=dict_row
+                connection.conninfo(database),
+                password=connection.password,
+                client_encoding="UTF8",
+                autocommit=True,
+                row_factory=dict_row,
             )
         with plain:
             session: Session = _PsycopgSession(plain, where)
@@ -122,7 +153,8 @@ def connect(connection: Connection, database: str | None = None) -> Iterator[Ses
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=command.full_environment(),
-                text=True,
+                encoding=_ENCODING,
+                errors=_ERRORS,
             )
         except OSError as error:
             raise SourceUnavailable(
