@@ -13,6 +13,7 @@ from functools import partial
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.capture_run import DUMP_MAGIC, CaptureOptions, CaptureResult, Progress, Run
 from homelab_pipelines.backup.connection import APPLICATION, Connection, InContainer
+from homelab_pipelines.backup.database_settings import trailer, values_to_hide, without_values
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceUnavailable
 from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.layout import Source, new_backup_id
@@ -54,8 +55,11 @@ def capture_database(
             run = undone.enter_context(Run(source, new_backup_id(taken_at), targets, options, report))
             found = _dump(run, connection, database, session, facts, snapshot, held, size)
             sequences = evidence.sequences(before, evidence.sequence_values(session))
-            roles, without = run.globals(connection, database, facts, found.role_passwords)
-        found = found.model_copy(update={"sequences": sequences, "roles": roles})
+            properties = found.database
+            hidden = values_to_hide(properties) if properties is not None else []
+            roles, without = run.globals(connection, database, facts, found.role_passwords, trailer(hidden))
+        shown = without_values(properties) if properties is not None else None
+        found = found.model_copy(update={"database": shown, "sequences": sequences, "roles": roles})
         manifest = _manifest(run, connection, facts, taken_at, started, found, [*not_carried, *without])
         return run.finish(manifest.model_copy(update={"server_bytes": size}))
 

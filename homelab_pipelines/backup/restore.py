@@ -14,8 +14,15 @@ from typing import Any
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
+from homelab_pipelines.backup.database_settings import hidden_values, values_to_hide, without_values
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
-from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
+from homelab_pipelines.backup.errors import (
+    BackupDamaged,
+    BackupError,
+    RestoreFailed,
+    StoreUnavailable,
+    VerificationImpossible,
+)
 from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.layout import PROOF_PREFIX
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
@@ -152,7 +159,8 @@ def restore_database(
         same_major = facts.major == manifest.server_major
         differences: list[str] = []
         if options.check:
-            differences, more = compare_restored(connection, temporary, manifest, options, same_major)
+            hidden = hidden_values(content.globals_sql)
+            differences, more = compare_restored(connection, temporary, manifest, options, same_major, hidden)
             notes += more
         if differences and options.replace:
             raise RestoreFailed(
@@ -195,14 +203,19 @@ def compare_restored(
     manifest: Manifest,
     options: RestoreOptions,
     same_major: bool = True,
+    hidden: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """What differs between a restored copy and the evidence, and what could not be compared."""
+    """What differs between a restored copy and the evidence, and what could not be compared.
+
+    `hidden` are an application's settings with their values, where the backup's globals were opened.
+    """
     expected, notes = manifest.evidence, []
     same_form = expected.form == evidence.FORM
     with connect(connection, database) as session:
         facts = server_facts(session)
+        found = evidence.database_properties(session, facts.number)
         actual = Evidence(
-            database=evidence.database_properties(session, facts.number),
+            database=without_values(found),
             sequences=evidence.sequences(*(2 * (evidence.sequence_values(session),))),
             large_objects=evidence.large_objects(session, manifest.server_bytes + 1),
             extensions=evidence.extensions(session),
@@ -218,6 +231,8 @@ def compare_restored(
         )
     adjusted, more = _comparable(expected, actual, options)
     differences = evidence.compare(adjusted, actual)
+    if hidden is not None and options.owners and sorted(hidden) != sorted(values_to_hide(found)):
+        differences.append("settings of the database that applications named: other values than the source's")
     if expected.tables:
         differences += evidence.compare_tables(
             expected.tables if same_major else [t.model_copy(update={"content_hash": None}) for t in expected.tables],
@@ -254,7 +269,8 @@ def _comparable(expected: Evidence, actual: Evidence, options: RestoreOptions) -
             kept = {"collate": found_properties.collate, "ctype": found_properties.ctype}
             notes.append(f"locale {properties.collate} is not on this server; {found_properties.collate} was taken")
         if not options.owners:
-            kept |= {key: getattr(found_properties, key) for key in ("owner", "privileges", "settings")}
+            of_owners = ("owner", "privileges", "settings", "hidden_settings")
+            kept |= {key: getattr(found_properties, key) for key in of_owners}
         changes["database"] = properties.model_copy(update=kept)
     return expected.model_copy(update=changes), notes
 
@@ -282,12 +298,23 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
 
 
 def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:
-    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale."""
+    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale.
+
+    Raises RestoreFailed where the server lacks the locale, VerificationImpossible where a scratch server has no ICU.
+    """
     try:
         session.execute(create_statement(name, properties, properties.collate, properties.ctype))
     except BackupError as error:
-        if not (scratch and "invalid LC_" in error.why):
+        if "locale" not in error.why and "ICU" not in error.why:
             raise
+        wanted = properties.locale or properties.collate
+        what = f"making a database with the source's locale {wanted} ({properties.provider})"
+        if not scratch:
+            next_step = "install that locale where the server runs (Debian: locale-gen), restart the server, try again"
+            raise RestoreFailed(what, error.why, next_step) from error
+        if "invalid LC_" not in error.why:
+            next_step = "choose a scratch server that has it: set verify.image or verify.server in homelab.yaml"
+            raise VerificationImpossible(what, error.why, next_step) from error
         session.execute(create_statement(name, properties, "C", "C"))
 
 
@@ -314,8 +341,9 @@ def _restore_as(
         owners=options.owners,
         scratch=options.scratch,
     )
+    whole = properties.model_copy(update={"settings": [*properties.settings, *hidden_values(content.globals_sql)]})
     with connect(connection) as session:
-        for statement in property_statements(name, properties, options.owners):
+        for statement in property_statements(name, whole, options.owners):
             session.execute(statement)
     return notes
 
