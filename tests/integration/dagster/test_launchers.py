@@ -24,7 +24,9 @@ def routed(
     tmp_path_factory: pytest.TempPathFactory, peer: PostgresPeer
 ) -> Iterator[tuple[Deployment, dg.DagsterInstance]]:
     """Runs with an asset of the kind postgres go to local processes, all others to a Docker that is not there."""
-    house = House(tmp_path_factory.mktemp("routed") / "house", peer, [], {"backups": {"targets": {"usb": None}}})
+    house = House(
+        tmp_path_factory.mktemp("routed") / "house", peer, ["postgres"], {"backups": {"targets": {"usb": None}}}
+    )
     deployment = Deployment(house.inventory, house.home, free_port())
     settings = yaml.safe_load((REPOSITORY / "deploy/local/dagster.yaml").read_text())
     settings["run_retries"] = {"enabled": False}
