@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from homelab_pipelines.backup.errors import BackupError, ChoiceFailed, KeyMissing, SourceRefused, StoreRefused
-from homelab_pipelines.backup.layout import Source
+from homelab_pipelines.backup.layout import ID_TIME, Source
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.stores.addresses import store_for_target
 from homelab_pipelines.backup.stores.base import BackupStore
@@ -25,8 +25,8 @@ from homelab_pipelines.inventory.secrets import SecretError, SecretReference
 
 INVENTORY_VARIABLE = "HOMELAB_INVENTORY"
 HOME_VARIABLE = "HOMELAB_HOME"
-DATABASES_FILE = "databases.json"
-"""In the folder of state: the databases of each server, as they were found last."""
+REMEMBERED = "databases.json"
+"""The file below the folder of state that says which databases each server was found to have."""
 
 
 def inventory_path() -> Path:
@@ -81,7 +81,7 @@ class ConfiguredBackups:
 
     @property
     def _remembered(self) -> Path:
-        return self.home / DATABASES_FILE
+        return self.home / REMEMBERED
 
     # --- sources ---------------------------------------------------------------------------------------------------
 
@@ -230,27 +230,35 @@ class ConfiguredBackups:
     ) -> tuple[dict[str, tuple[BackupStore, BackupRecord]], dict[str, BackupError]]:
         """The newest backup of a source (or the one asked for) on every target that holds it.
 
-        The second part says which targets could not be read. Raises the error of the first when none can.
+        The second part says which targets could not be read, or hold one that is newer or the same but whose manifest
+        is not valid. Raises the error of the first when none can be read.
         """
-        from homelab_pipelines.backup.records import list_store
+        from homelab_pipelines.backup.records import Listing, list_store, unreadable
 
         opened, failed = self.open_stores()
-        listed: dict[str, list[BackupRecord]] = {}
+        listed: dict[str, Listing] = {}
         for name, store in opened.items():
             try:
-                listed[name] = list_store(store, source.id).backups
+                listed[name] = list_store(store, source.id)
             except BackupError as error:
                 failed[name] = error
         if failed and not listed:
             raise next(iter(failed.values()))
-        ids = {record.manifest.id: record.taken_at for records in listed.values() for record in records}
+        ids = {record.manifest.id: record.taken_at for listing in listed.values() for record in listing.backups}
         wanted = backup_id or max(ids, key=lambda each: ids[each], default=None)
         copies = {
             name: (opened[name], record)
-            for name, records in listed.items()
-            for record in records
+            for name, listing in listed.items()
+            for record in listing.backups
             if record.manifest.id == wanted
         }
+        for name, listing in listed.items():
+            for leftover in listing.leftovers:
+                # One without any manifest may just be written, unless another target has it whole.
+                same = leftover.backup_id == wanted
+                newer = wanted is None or leftover.backup_id[:ID_TIME] >= wanted[:ID_TIME]
+                if same or (leftover.unreadable is not None and newer and backup_id is None):
+                    failed[name] = unreadable(opened[name], leftover)
         return copies, failed
 
     # --- how -------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
         DownloadColumn(),
         TimeElapsedColumn(),
     )
-    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal:
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal:
         # rich would ask the three standard streams how wide they are, of which none may be a terminal by then.
         width = os.get_terminal_size(terminal.fileno()).columns or 80
         console = Console(file=terminal, width=width)

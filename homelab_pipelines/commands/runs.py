@@ -11,7 +11,7 @@ import dagster as dg
 from homelab_pipelines.assets.progress import Progress
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_key
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path, state_home
-from homelab_pipelines.backup.errors import ObjectMissing
+from homelab_pipelines.backup.errors import ChoiceFailed, ObjectMissing
 from homelab_pipelines.commands.abandoned_runs import end_abandoned, process_tag
 from homelab_pipelines.commands.output import print_json, progress_bar, say
 from homelab_pipelines.commands.telling import Teller
@@ -32,8 +32,11 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
     # The monitor that is pinged waits for the whole job: one database alone says nothing of it.
     with Teller(deployment.inventory, pings=not names) as teller:
         configured = ConfiguredBackups.from_environment()
-        for error in configured.discover()[1].values():
+        failed = configured.discover()[1].values()
+        for error in failed:
             say(str(error))
+        # Patterns that cannot be meant leave something without a backup, whatever becomes of the rest.
+        meant_otherwise = not names and any(isinstance(error, ChoiceFailed) for error in failed)
         keys = [key for name in names for key in _keys(configured, name)]
         deployment.prepare()
         with dg.DagsterInstance.from_config(str(deployment.dagster_home)) as instance:
@@ -46,7 +49,7 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
                 result = _run(instance, run_id, configured, keys, progress)
             teller.ended(instance, run_id)
             lines = list(_lines(result))
-    passed = result.success and all(line["passed"] for line in lines)
+    passed = result.success and all(line["passed"] for line in lines) and not meant_otherwise
     if as_json:
         print_json({"run_id": run_id, "passed": passed, "steps": lines})
     else:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from homelab_pipelines.backup.configured import DATABASES_FILE, ConfiguredBackups
+from homelab_pipelines.backup.configured import REMEMBERED, ConfiguredBackups
 from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.commands.discovering import described
@@ -165,7 +165,7 @@ class _Graph:
         self._databases = self._databases_changed_at()
 
     def _databases_changed_at(self) -> float | None:
-        return _changed_at(self._deployment.home / DATABASES_FILE)
+        return _changed_at(self._deployment.home / REMEMBERED)
 
 
 def _changed_at(path: Path) -> float | None:

@@ -13,7 +13,7 @@ from homelab_pipelines.assets.markdown import table, table_if_any
 from homelab_pipelines.assets.progress import Progress, StepProgress
 from homelab_pipelines.backup.capture import CaptureResult, capture_database, capture_globals
 from homelab_pipelines.backup.configured import ConfiguredBackups
-from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.errors import BackupDamaged, BackupError
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord, Proof
 from homelab_pipelines.backup.stores.base import BackupStore
@@ -243,14 +243,15 @@ def _every_database(
 def _verdict(
     key: dg.AssetKey, proofs: list[Proof], unread: Mapping[str, BackupError], within: timedelta
 ) -> Iterator[dg.AssetCheckResult]:
-    """Every copy that can be read must be equal; what cannot be read is not proven, which `on_every_target` tells."""
-    equal = bool(proofs) and all(proof.result == "equal" for proof in proofs)
+    """Every copy that can be read must be equal; one that cannot is not proven: `on_every_target` tells."""
     lines = [
         f"{proof.id} on {proof.target} is {proof.result}: {line}"
         for proof in proofs
         if proof.result != "equal"
         for line in proof.differences or ["no more is known"]
     ]
+    lines += [f"{error.what}: {error.why}" for error in unread.values() if isinstance(error, BackupDamaged)]
+    equal = bool(proofs) and not lines
     restored = next(
         (proof for proof in proofs if proof.method == "restored" and proof.restore_seconds is not None), None
     )
