@@ -238,6 +238,7 @@ class _Checked:
                 "server closed the connection",
                 "terminating connection",
                 "could not connect",
+                "could not receive data from server",  # its machine or the network went: see connection.LIVENESS
                 "Connection refused",
                 "the database system is",  # starting up, shutting down, in recovery mode
                 'snapshot "',  # "…" does not exist: the session that exported it was ended

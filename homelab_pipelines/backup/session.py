@@ -16,7 +16,7 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.rows import dict_row
 
-from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.connection import Connection, Direct, shielded
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceRefused, SourceUnavailable
 
 Row = dict[str, Any]
@@ -31,8 +31,8 @@ SELECT set_config('client_encoding', CASE current_setting('server_encoding') WHE
     ELSE 'UTF8' END, false)
 """
 
-# A server converts to UTF-8 from every encoding but SQL_ASCII, whose text is whatever bytes it was given. Bytes that are
-# no UTF-8 come and go as lone surrogates, so that a name of them can be asked for again.
+# A server converts to UTF-8 from every encoding but SQL_ASCII, whose text is whatever bytes it was given. Bytes that
+# are no UTF-8 come and go as lone surrogates, so that a name of them can be asked for again.
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
 
 
@@ -120,7 +120,7 @@ def connect(connection: Connection, database: str | None = None) -> Iterator[Ses
     if isinstance(connection.place, Direct):
         with _translated(where):
             plain: psycopg.Connection[Row] = psycopg.connect(
-                connection.conninfo(database),
+                shielded(connection.conninfo(database)),
                 password=connection.password,
                 client_encoding="UTF8",
                 autocommit=True,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,17 +16,19 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.pq import Conninfo
 
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database, capture_globals
-from homelab_pipelines.backup.connection import Direct
+from homelab_pipelines.backup.connection import LIVENESS, Direct
 from homelab_pipelines.backup.errors import SourceRefused, SourceUnavailable
 from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import free_port
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.records import Listing, list_store
+from homelab_pipelines.backup.session import connect
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import PLAIN, capture, connection_to, count, listed, verify
-from tests.peers.postgres import FreshDatabase, PostgresPeer, start_server
+from tests.peers.postgres import FreshDatabase, PostgresPeer, every_major, start_server
 
 pytestmark = pytest.mark.postgres
 
@@ -220,6 +226,101 @@ def test_server_stopped_in_the_middle_leaves_no_backup(nas: DirectoryStore) -> N
         assert "onnection refused" in str(caught.value)
 
 
+@pytest.fixture
+def impatient_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that give up a silent server after three seconds, not two minutes."""
+    for name, value in {"idle": 1, "interval": 1, "count": 2}.items():
+        monkeypatch.setitem(LIVENESS, f"keepalives_{name}", value)
+    monkeypatch.setitem(LIVENESS, "tcp_user_timeout", 3000)
+
+
+@pytest.mark.usefixtures("impatient_sockets")
+def test_session_whose_server_vanished_is_given_up(source_server: PostgresPeer) -> None:
+    with connect(connection_to(source_server)) as session:
+        pid = session.rows("SELECT pg_backend_pid() AS pid")[0]["pid"]
+        with meanwhile(lambda _: vanish(os.getpid(), backend_port(source_server, pid))):
+            started = time.monotonic()
+            with pytest.raises(SourceUnavailable, match="timed out") as caught:
+                session.rows("SELECT pg_sleep(60)")
+    assert time.monotonic() - started < 20
+    assert "is the server up" in caught.value.next_step
+
+
+@pytest.mark.usefixtures("impatient_sockets")
+def test_dump_whose_server_vanished_is_given_up(
+    source_server: PostgresPeer, busy: FreshDatabase, nas: DirectoryStore
+) -> None:
+    """Only pg_dump's connection goes silent, in the middle of a table that is larger than what is on its way."""
+    gate = Gate()
+    with busy.connect() as connection:
+        connection.execute("INSERT INTO bulk SELECT n, noise FROM bulk, generate_series(1, 8)")
+
+    def silence(_: threading.Event) -> None:
+        gate.wait()
+        (pid,) = [pid for pid in children() if Path(f"/proc/{pid}/comm").read_text() == "pg_dump\n"]
+        query = f"SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname = '{busy.name}'"
+        vanish(pid, backend_port(source_server, count(source_server, "postgres", query)))
+        gate.open()
+
+    started = time.monotonic()
+    with meanwhile(silence), pytest.raises(SourceUnavailable, match="timed out") as caught:
+        gated_capture(source_server, busy.name, nas, gate)
+    assert time.monotonic() - started < 40
+    assert caught.value.retryable
+    assert listed(nas) == []
+
+
+def children() -> list[int]:
+    """The processes that any thread of this one started."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def backend_port(peer: PostgresPeer, pid: int) -> int:
+    """The port of the client that a backend serves."""
+    return int(count(peer, "postgres", f"SELECT client_port FROM pg_stat_activity WHERE pid = {pid}"))
+
+
+def vanish(pid: int, port: int) -> None:
+    """Let nothing that the server sends reach the socket of process `pid` with local port `port`: no data, no RST.
+
+    A socket filter that passes no byte stands before TCP (socket(7), SO_ATTACH_FILTER = 26); pidfd_getfd(2), call 438,
+    gives us the socket of another process.
+    """
+    handle = os.pidfd_open(pid)
+    descriptors = [int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_socket()]
+    for descriptor in descriptors:
+        copy = ctypes.CDLL(None).syscall(438, handle, descriptor, 0)
+        with socket.socket(fileno=copy) as found:
+            if found.family == socket.AF_INET and found.getsockname()[1] == port:
+                drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+                found.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HL", 1, ctypes.addressof(drop_all)))
+                os.close(handle)
+                return
+    raise AssertionError(f"process {pid} has no socket with port {port}")
+
+
+def test_variables_for_other_programs_do_not_lead_the_session_elsewhere(
+    source_server: PostgresPeer, tiny: str, nas: DirectoryStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every variable that libpq knows says something that no connection would come through with."""
+    for option in Conninfo.get_defaults():
+        if option.envvar is not None and option.keyword != b"service":
+            monkeypatch.setenv(option.envvar.decode(), "nonsense")
+    assert capture(source_server, tiny, nas).missed == {}
+    (tmp_path / "services").write_text("[nonsense]\nhostaddr=192.0.2.1\noptions=-c role=nobody\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "nonsense")
+    assert capture(source_server, tiny, nas).missed == {}
+
+
+def test_password_of_the_environment_is_not_used(
+    source_server: PostgresPeer, tiny: str, nas: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", source_server.password)
+    with pytest.raises(SourceRefused, match="no password supplied"):
+        capture(source_server, tiny, nas, password=None)
+
+
 def test_server_that_is_not_there_is_named(source_server: PostgresPeer, nas: DirectoryStore) -> None:
     port = free_port()
     with pytest.raises(SourceUnavailable, match=f"main \\(127.0.0.1:{port}\\)") as caught:
@@ -241,6 +342,54 @@ def test_wrong_password_is_refused_and_not_shown(source_server: PostgresPeer, ti
 def test_unknown_database_is_refused(source_server: PostgresPeer, nas: DirectoryStore) -> None:
     with pytest.raises(SourceRefused, match='database "no such database" does not exist'):
         capture(source_server, "no such database", nas)
+
+
+@every_major
+def test_timeouts_set_for_applications_do_not_end_a_backup(postgres_server: PostgresPeer, nas: DirectoryStore) -> None:
+    """The dump is held for longer than each of them, while the session that exported its snapshot has nothing to do."""
+    database = postgres_server.create_database()
+    timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+    timeouts += ["transaction_timeout"] if postgres_server.major >= 17 else []
+    try:
+        with database.connect() as connection:
+            connection.execute(INCOMPRESSIBLE)
+            for timeout in timeouts:
+                connection.execute(f"ALTER DATABASE {database.name} SET {timeout} = '400ms'".encode())
+        gate = Gate()
+
+        def hold(_: threading.Event) -> None:
+            gate.wait()
+            time.sleep(1.2)
+            gate.open()
+
+        with meanwhile(hold):
+            manifest = gated_capture(postgres_server, database.name, nas, gate)
+        (proof,) = verify(manifest, nas)
+        assert (proof.result, proof.differences) == ("equal", [])
+    finally:
+        postgres_server.drop_database(database.name)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("SET transaction_timeout = '100ms'", "terminating connection due to transaction timeout"),
+        ("SET statement_timeout = '100ms'", "canceling statement due to statement timeout"),
+        ("", "terminating connection due to administrator command"),
+    ],
+)
+def test_session_that_was_ended_is_not_taken_for_a_refusal(postgres_server: PostgresPeer, end: str, why: str) -> None:
+    def terminate(_: threading.Event) -> None:
+        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20)'"
+        while not end and not count(postgres_server, "postgres", query):
+            time.sleep(0.02)
+
+    with meanwhile(terminate), connect(connection_to(postgres_server)) as session:
+        session.execute(end)
+        with pytest.raises(SourceUnavailable, match=why) as caught:
+            session.rows("SELECT pg_sleep(20)")
+    assert "password" not in caught.value.next_step
+    assert "log" in caught.value.next_step
 
 
 def test_second_backup_of_a_database_waits_for_another_run(
