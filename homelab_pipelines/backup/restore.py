@@ -15,7 +15,13 @@ from typing import Any
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
-from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
+from homelab_pipelines.backup.errors import (
+    BackupDamaged,
+    BackupError,
+    RestoreFailed,
+    StoreUnavailable,
+    VerificationImpossible,
+)
 from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.layout import PROOF_PREFIX
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
@@ -261,12 +267,23 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
 
 
 def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:
-    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale."""
+    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale.
+
+    Raises RestoreFailed where the server lacks the locale, VerificationImpossible where a scratch server has no ICU.
+    """
     try:
         session.execute(create_statement(name, properties, properties.collate, properties.ctype))
     except BackupError as error:
-        if not (scratch and "invalid LC_" in error.why):
+        if "locale" not in error.why and "ICU" not in error.why:
             raise
+        wanted = properties.locale or properties.collate
+        what = f"making a database with the source's locale {wanted} ({properties.provider})"
+        if not scratch:
+            next_step = "install that locale where the server runs (Debian: locale-gen), restart the server, try again"
+            raise RestoreFailed(what, error.why, next_step) from error
+        if "invalid LC_" not in error.why:
+            next_step = "choose a scratch server that has it: set verify.image or verify.server in homelab.yaml"
+            raise VerificationImpossible(what, error.why, next_step) from error
         session.execute(create_statement(name, properties, "C", "C"))
 
 
