@@ -167,6 +167,61 @@ def test_lock_held_longer_than_allowed_is_a_clear_error_that_may_be_tried_again(
     assert capture(source_server, busy.name, nas, options=impatient).missed == {}
 
 
+# Each pair is a definition and what replaces it; ALTER TABLE's locks protect none of them.
+REPLACED = [
+    (
+        "CREATE FUNCTION f(a integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION f(a integer) RETURNS integer LANGUAGE plpgsql STABLE COST 7 SECURITY DEFINER"
+        " SET work_mem = '5MB' AS 'BEGIN RETURN 2; END'",
+    ),
+    (
+        "CREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN PERFORM 1; END'",
+        "CREATE OR REPLACE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN PERFORM 2; END'",
+    ),
+    (
+        "CREATE AGGREGATE total(integer) (SFUNC = int4pl, STYPE = integer)",
+        "CREATE OR REPLACE AGGREGATE total(integer) (SFUNC = int4larger, STYPE = integer)",
+    ),
+    ("CREATE VIEW v AS SELECT 'one'::text AS word", "CREATE OR REPLACE VIEW v AS SELECT 'two'::text AS word"),
+    (
+        "CREATE RULE r AS ON UPDATE TO v DO INSTEAD SELECT 1",
+        "CREATE OR REPLACE RULE r AS ON UPDATE TO v DO INSTEAD SELECT 2",
+    ),
+    ("COMMENT ON FUNCTION f(integer) IS 'one'", "COMMENT ON FUNCTION f(integer) IS 'two'"),
+]
+
+
+@every_major
+def test_definitions_replaced_after_the_snapshot_are_recorded_as_in_the_snapshot(
+    postgres_server: PostgresPeer, fresh_database: FreshDatabase, nas: DirectoryStore
+) -> None:
+    """They are replaced while the backup, which has its snapshot, waits for the lock of a table."""
+    waiting = (
+        f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{fresh_database.name}' AND wait_event_type = 'Lock'"
+    )
+    locked = threading.Event()
+
+    def replace_all(done: threading.Event) -> None:
+        with psycopg.connect(fresh_database.dsn) as connection:
+            connection.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+            locked.set()
+            while not count(postgres_server, "postgres", waiting):
+                assert not done.wait(0.02), "the backup did not wait for the table"
+            for _, statement in REPLACED:
+                connection.execute(statement.encode())
+
+    with fresh_database.connect() as connection:
+        connection.execute("CREATE TABLE held (id integer)")
+        for statement, _ in REPLACED:
+            connection.execute(statement.encode())
+    with meanwhile(replace_all):
+        assert locked.wait(10)
+        manifest = capture(postgres_server, fresh_database.name, nas).manifest
+    assert count(postgres_server, fresh_database.name, "SELECT f(1)") == 2
+    (proof,) = verify(manifest, nas)
+    assert (proof.result, proof.differences) == ("equal", [])
+
+
 def test_table_dropped_before_it_is_locked_may_be_tried_again(
     source_server: PostgresPeer, busy: FreshDatabase, nas: DirectoryStore
 ) -> None:
