@@ -24,12 +24,12 @@ _LISTED_DIFFERENCES = 50
 _LARGEST_WHOLE_READ = 1 << 30  # lo_get and row::text give one value, and a value has at most 1 GiB
 
 
-FORM = 2
+FORM = 3
 """The form of `Evidence.objects` and `Evidence.roles`. Raise it with every change of the queries that make them, or the
 backups of before would be found different; a unit test holds the queries' digest."""
 
 # Before, the columns of a table that inherits were hashed by their positions. The hashes of other tables are as before.
-_FORM_OF_HASHES_BY_NAME = 2
+_FORM_OF_HASHES_BY_NAME = 3
 
 
 _ROW = "homelab_row"
@@ -261,16 +261,21 @@ _MEMBERSHIPS = """SELECT m.roleid, bool_or(m.admin_option) AS admin,
 
 
 def roles(session: Session, with_passwords: bool) -> dict[str, str]:
-    """Each role (not the system's own) and a digest of its attributes, memberships, settings and password verifier."""
+    """Each role (not the system's own) and a digest of its attributes, memberships, settings and password verifier.
+
+    A digest stands in the clear, so nothing is in it that could be guessed with its help: of a verifier without a
+    random salt (md5) only that there is one, of an application's settings, which may be secrets, only the names.
+    """
     catalogue, password = ("pg_authid", "r.rolpassword") if with_passwords else ("pg_roles", "NULL::text")
     rows = session.rows(
         f"""SELECT r.rolname AS name, concat_ws(' | ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb,
         r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit, coalesce(r.rolvaliduntil::text, '-'),
-        coalesce({password}, '-'),
+        coalesce(CASE WHEN {password} LIKE 'SCRAM-SHA-256$%' THEN {password} ELSE left({password}, 3) END, '-'),
         coalesce((SELECT string_agg(
             concat_ws(':', quote_ident(pg_get_userbyid(g.roleid)), g.admin, g.inherit, g.set), ' '
             ORDER BY pg_get_userbyid(g.roleid)) FROM ({_MEMBERSHIPS} WHERE m.member = r.oid GROUP BY m.roleid) g), '-'),
-        coalesce((SELECT s.setconfig::text FROM pg_catalog.pg_db_role_setting s
+        coalesce((SELECT string_agg(CASE WHEN split_part(c, '=', 1) LIKE '%.%' THEN split_part(c, '=', 1) ELSE c END,
+            ' ' ORDER BY c COLLATE "C") FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
             WHERE s.setrole = r.oid AND s.setdatabase = 0), '-'),
         coalesce(shobj_description(r.oid, 'pg_authid'), '-')) AS definition
         FROM pg_catalog.{catalogue} r WHERE r.rolname !~ '^pg_' AND r.rolname <> '{SCRATCH_SUPERUSER}'"""
@@ -287,8 +292,8 @@ def compare_tables(
 ) -> list[str]:
     """Count, and where the source was hashed hash, every table of a restored copy; a line for each that differs.
 
-    `workers` sessions share the tables, largest first; each is one that `connect` opens. `form` is the evidence's: of
-    form 1, a table that inherits is counted only.
+    `workers` sessions share the tables, largest first; each is one that `connect` opens. `form` is the evidence's:
+    before form 3, a table that inherits is counted only.
     """
     waiting = sorted((t for t in expected if t.kind == "table"), key=lambda table: -table.bytes)
 

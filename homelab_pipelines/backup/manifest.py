@@ -24,7 +24,7 @@ class TableEvidence(_Record):
     """One relation that holds rows, as seen in the dump's snapshot.
 
     `content_hash` is the decimal sum over all rows of hashtextextended(row::text, 0), which does not depend on their
-    order (in a table that inherits, from form 2 on, nor on that of its columns); None where the table is larger than
+    order (in a table that inherits, from form 3 on, nor on that of its columns); None where the table is larger than
     the inventory's limit. `rows` is None for a materialised view, whose rows are derived: a restore refreshes it.
     """
 
@@ -65,6 +65,9 @@ class DatabaseProperties(_Record):
     connection_limit: int = -1
     privileges: list[str] = Field(default_factory=list, description="GRANT statements without the database's name")
     settings: list[str] = Field(default_factory=list, description="name=value, or role: name=value for one role")
+    hidden_settings: list[str] = Field(
+        default_factory=list, description="names of an application's settings; their values stand with the globals"
+    )
     comment: str | None = None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
+from homelab_pipelines.backup.database_settings import hidden_values, values_to_hide, without_values
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
 from homelab_pipelines.backup.errors import (
     BackupDamaged,
@@ -34,6 +35,7 @@ from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import unpack
 
 _RENAME_ATTEMPTS = 5
+_TEMPORARY = "homelab_restore_"
 
 Progress = Callable[[str, int, int], None]
 
@@ -147,31 +149,52 @@ def restore_database(
                 "choose another name, or add --replace: the one there is renamed aside, not dropped",
             )
     started = time.monotonic()
-    with spooled(store, manifest, identities, options.folder, report) as content:
-        temporary = f"homelab_restore_{secrets.token_hex(6)}"
-        notes: list[str] = []
+    with (
+        spooled(store, manifest, identities, options.folder, report) as content,
+        _temporary_database(connection) as temporary,
+    ):
+        notes = _restore_as(connection, temporary, content, manifest, options, report)
+        seconds = time.monotonic() - started
+        report("comparing", 0, 0)
+        same_major = facts.major == manifest.server_major
+        differences: list[str] = []
+        if options.check:
+            hidden = hidden_values(content.globals_sql)
+            differences, more = compare_restored(connection, temporary, manifest, options, same_major, hidden)
+            notes += more
+        if differences and options.replace:
+            raise RestoreFailed(
+                f"restoring {manifest.source} {manifest.id} over {name!r}",
+                "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
+                "restore it under another name and look, or take another backup: homelab backups",
+            )
+        compared = time.monotonic() - started - seconds
+        replaced = _rename(connection, temporary, name, options.replace)
+    return RestoreResult(name, seconds, compared, differences, notes, replaced)
+
+
+@contextmanager
+def _temporary_database(connection: Connection) -> Iterator[str]:
+    """The name of a database to be made and then renamed; it is dropped when the block fails.
+
+    As long as its restore lives, a session has the same name as its application_name. Those that killed restores left
+    have none, and are dropped first.
+    """
+    name = f"{_TEMPORARY}{secrets.token_hex(6)}"
+    with connect(connection) as holder:
+        holder.execute(f"SET application_name = {literal(name)}")
+        for row in holder.rows(
+            f"SELECT datname FROM pg_catalog.pg_database WHERE datname ~ '^{_TEMPORARY}[0-9a-f]{{12}}$' AND NOT EXISTS"
+            " (SELECT FROM pg_catalog.pg_stat_activity WHERE application_name = datname::text)"
+        ):
+            with contextlib.suppress(BackupError):  # another account's: it is not ours to drop
+                holder.execute(f"DROP DATABASE IF EXISTS {row['datname']} WITH (FORCE)")
         try:
-            notes += _restore_as(connection, temporary, content, manifest, options, report)
-            seconds = time.monotonic() - started
-            report("comparing", 0, 0)
-            same_major = facts.major == manifest.server_major
-            differences: list[str] = []
-            if options.check:
-                differences, more = compare_restored(connection, temporary, manifest, options, same_major)
-                notes += more
-            if differences and options.replace:
-                raise RestoreFailed(
-                    f"restoring {manifest.source} {manifest.id} over {name!r}",
-                    "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
-                    "restore it under another name and look, or take another backup: homelab backups",
-                )
-            compared = time.monotonic() - started - seconds
-            replaced = _rename(connection, temporary, name, options.replace)
+            yield name
         except BaseException:
             with contextlib.suppress(BackupError), connect(connection) as session:
-                session.execute(f"DROP DATABASE IF EXISTS {temporary} WITH (FORCE)")
+                session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             raise
-    return RestoreResult(name, seconds, compared, differences, notes, replaced)
 
 
 def compare_restored(
@@ -180,14 +203,19 @@ def compare_restored(
     manifest: Manifest,
     options: RestoreOptions,
     same_major: bool = True,
+    hidden: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """What differs between a restored copy and the evidence, and what could not be compared."""
+    """What differs between a restored copy and the evidence, and what could not be compared.
+
+    `hidden` are an application's settings with their values, where the backup's globals were opened.
+    """
     expected, notes = manifest.evidence, []
     same_form = expected.form == evidence.FORM
     with connect(connection, database) as session:
         facts = server_facts(session)
+        found = evidence.database_properties(session, facts.number)
         actual = Evidence(
-            database=evidence.database_properties(session, facts.number),
+            database=without_values(found),
             sequences=evidence.sequences(*(2 * (evidence.sequence_values(session),))),
             large_objects=evidence.large_objects(session, manifest.server_bytes + 1),
             extensions=evidence.extensions(session),
@@ -204,6 +232,8 @@ def compare_restored(
         )
     adjusted, more = _comparable(expected, actual, options)
     differences = evidence.compare(adjusted, actual)
+    if hidden is not None and options.owners and sorted(hidden) != sorted(values_to_hide(found)):
+        differences.append("settings of the database that applications named: other values than the source's")
     if expected.tables:
         differences += evidence.compare_tables(
             expected.tables if same_major else [t.model_copy(update={"content_hash": None}) for t in expected.tables],
@@ -241,7 +271,8 @@ def _comparable(expected: Evidence, actual: Evidence, options: RestoreOptions) -
             kept = {"collate": found_properties.collate, "ctype": found_properties.ctype}
             notes.append(f"locale {properties.collate} is not on this server; {found_properties.collate} was taken")
         if not options.owners:
-            kept |= {key: getattr(found_properties, key) for key in ("owner", "privileges", "settings")}
+            of_owners = ("owner", "privileges", "settings", "hidden_settings")
+            kept |= {key: getattr(found_properties, key) for key in of_owners}
         changes["database"] = properties.model_copy(update=kept)
     return expected.model_copy(update=changes), notes
 
@@ -312,8 +343,9 @@ def _restore_as(
         owners=options.owners,
         scratch=options.scratch,
     )
+    whole = properties.model_copy(update={"settings": [*properties.settings, *hidden_values(content.globals_sql)]})
     with connect(connection) as session:
-        for statement in property_statements(name, properties, options.owners):
+        for statement in property_statements(name, whole, options.owners):
             session.execute(statement)
     return notes
 

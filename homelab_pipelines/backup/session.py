@@ -58,6 +58,9 @@ class Session(Protocol):
     def execute(self, statement: str) -> None:
         """Run statements that give no rows. Raises a BackupError."""
 
+    def cancel(self) -> None:
+        """From another thread: end the statement that runs now, which raises there; nothing when none runs."""
+
 
 class _TextLoader(Loader):
     """psycopg gives bytes for the text of an SQL_ASCII database, and fails at what is no UTF-8."""
@@ -81,6 +84,10 @@ class _PsycopgSession:
         with _translated(self._where):
             self._connection.execute(text_bytes(statement))
 
+    def cancel(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe(timeout=5)
+
 
 class _PsqlSession:
     """psql kept open over pipes: each query's answer is JSON, ended by a line that no data can hold."""
@@ -97,6 +104,10 @@ class _PsqlSession:
 
     def execute(self, statement: str) -> None:
         self._ask(f"{statement};")
+
+    def cancel(self) -> None:
+        # No signal passes docker exec or kubectl exec; the server notices the end of its client by itself.
+        self._process.kill()
 
     def _ask(self, text: str) -> str:
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101 (both are pipes)

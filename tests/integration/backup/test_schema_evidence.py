@@ -92,7 +92,7 @@ def test_changes_of_tables_that_inherit_are_named(
         postgres_server.drop_database(name)
 
 
-def test_backup_of_the_first_form_counts_tables_that_inherit(
+def test_backup_of_an_earlier_form_counts_tables_that_inherit(
     postgres_server: PostgresPeer, fresh_database: FreshDatabase, nas: DirectoryStore
 ) -> None:
     """Their hashes were taken by position, which says nothing of a copy whose columns were moved."""
@@ -104,12 +104,12 @@ def test_backup_of_the_first_form_counts_tables_that_inherit(
         table.model_copy(update={"content_hash": "1" if table.name == "public.window_actions" else table.content_hash})
         for table in manifest.evidence.tables
     ]
-    found = manifest.evidence.model_copy(update={"form": 1, "tables": tables})
+    found = manifest.evidence.model_copy(update={"form": 2, "tables": tables})
     manifest = manifest.model_copy(update={"evidence": found})
     target, name = connection_to(postgres_server), fresh_database.name
     differences, notes = compare_restored(target, name, manifest, RestoreOptions())
     assert differences == []
-    assert any("tables that inherit not compared: recorded in form 1" in note for note in notes)
+    assert any("tables that inherit not compared: recorded in form 2" in note for note in notes)
     with fresh_database.connect() as connection:
         connection.execute("DELETE FROM ONLY window_actions WHERE id = 1")
         connection.execute("INSERT INTO marks VALUES ('m')")
