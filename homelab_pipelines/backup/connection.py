@@ -24,8 +24,13 @@ LIVENESS = {
     "keepalives_count": 6,
     "tcp_user_timeout": 120_000,
 }
-# What libpq takes when these are not given: of them it does not accept an empty value (fe-connect.c).
-_NEVER_EMPTY = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "3.0"}
+# What libpq takes when these are not given: it does not accept an empty value for them (fe-connect.c).
+_NEVER_EMPTY = {
+    "sslcertmode": "allow",
+    "min_protocol_version": "3.0",
+    "max_protocol_version": "3.0",
+    "require_auth": "password,md5,gss,sspi,scram-sha-256,none",
+}
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class TableEvidence(_Record):
     """One relation that holds rows, as seen in the dump's snapshot.
 
     `content_hash` is the decimal sum over all rows of hashtextextended(row::text, 0), which does not depend on their
-    order; None where the table is larger than the inventory's limit. `rows` is None for a materialised view, whose rows
-    are derived: a restore refreshes it.
+    order (in a table that inherits, from form 3 on, nor on that of its columns); None where the table is larger than
+    the inventory's limit. `rows` is None for a materialised view, whose rows are derived: a restore refreshes it.
     """
 
     name: str

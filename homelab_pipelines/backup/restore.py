@@ -227,7 +227,8 @@ def compare_restored(
         notes.append(f"schema not compared: PostgreSQL {manifest.server_major} writes definitions differently")
     if not same_form:
         notes.append(
-            f"schema and roles not compared: recorded in form {expected.form}, this version knows form {evidence.FORM}"
+            "schema, roles and the values in tables that inherit not compared:"
+            f" recorded in form {expected.form}, this version knows form {evidence.FORM}"
         )
     adjusted, more = _comparable(expected, actual, options)
     differences = evidence.compare(adjusted, actual)
@@ -238,6 +239,7 @@ def compare_restored(
             expected.tables if same_major else [t.model_copy(update={"content_hash": None}) for t in expected.tables],
             lambda: connect(connection, database),
             options.jobs,
+            form=expected.form,
         )
     unhashed = [table.name for table in expected.tables if table.kind == "table" and table.content_hash is None]
     if unhashed:

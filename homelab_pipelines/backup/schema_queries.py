@@ -3,6 +3,14 @@
 What pg_dump carries is listed, kind by kind; what belongs to an extension or to the system is not. Definitions never
 hold oids or positions that a restore may change. Sources: the system catalogue chapters of PostgreSQL 13 to 18, and the
 queries of pg_dump itself.
+
+Columns of the catalogues, and obj_description, pg_get_viewdef, pg_get_ruledef and pg_get_constraintdef, are read in the
+snapshot. Names (::regclass, ::regrole, format_type, pg_get_expr) and what the other pg_get_… functions give are read as
+they are now, for pg_dump as for us. So what pg_dump reads in the snapshot is read in the snapshot here, and what it
+reads as it is now is read so here, too: pg_get_functiondef is not used, for it would tell of a function replaced since.
+Locks on tables keep ALTER TABLE and DROP INDEX away until both have looked. They do not keep away CREATE OR REPLACE
+TRIGGER, ALTER INDEX, renamed types and roles, nor a new default of a function's argument: one that comes between
+pg_dump's look and ours shows as a difference, and the next backup is right.
 """
 
 from __future__ import annotations
@@ -74,6 +82,10 @@ _COMMENTED_ELSEWHERE = ", ".join(
 )
 _RELATION = "quote_ident(n.nspname) || '.' || quote_ident(c.relname)"
 _FROM_RELATION = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+# Partitions are made with their own columns and attached, so that theirs keep their order.
+INHERITS = "(NOT c.relispartition AND EXISTS (SELECT FROM pg_catalog.pg_inherits ih WHERE ih.inhrelid = c.oid))"
+# pg_dump makes a child anew with its parents' columns first, whatever order the source's had.
+_POSITION = f"CASE WHEN NOT {INHERITS} THEN row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum) END"
 _OWN_RELATION = f"{_USER_SCHEMA} AND {_own('pg_class', 'c.oid')}"
 
 
@@ -82,7 +94,7 @@ def schema_queries(server_version: int) -> list[str]:
     return [
         *_relations(server_version),
         *_table_parts(server_version),
-        *_routines_and_types(),
+        *_routines_and_types(server_version),
         *_others(server_version),
     ]
 
@@ -132,7 +144,7 @@ def _relations(version: int) -> list[str]:
         f"""SELECT 'column ' || {_RELATION} || '.' || quote_ident(a.attname) AS identity,
             {
             _text(
-                "row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum)",
+                _POSITION,
                 "format_type(a.atttypid, a.atttypmod)",
                 "a.attnotnull",
                 "a.attidentity",
@@ -211,7 +223,11 @@ def _table_parts(version: int) -> list[str]:
         f"""SELECT 'statistics ' || quote_ident(n.nspname) || '.' || quote_ident(s.stxname) AS identity,
             {
             _text(
-                "pg_get_statisticsobjdef(s.oid)",
+                "s.stxrelid::regclass",
+                "s.stxkind",
+                "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attname COLLATE BYTES)"
+                " FROM pg_catalog.pg_attribute a WHERE a.attrelid = s.stxrelid AND a.attnum = ANY (s.stxkeys)",
+                "pg_get_expr(s.stxexprs, s.stxrelid)" if version >= 140000 else "NULL",
                 "s.stxowner::regrole",
                 "nullif(s.stxstattarget, -1)",
                 _comment("s.oid", "pg_statistic_ext"),
@@ -222,7 +238,8 @@ def _table_parts(version: int) -> list[str]:
     ]
 
 
-def _routines_and_types() -> list[str]:
+def _routines_and_types(version: int) -> list[str]:
+    body = "pg_get_function_sqlbody(p.oid)" if version >= 140000 else "NULL"
     return [
         f"""SELECT 'routine ' || quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '('
             || pg_get_function_identity_arguments(p.oid) || ')' AS identity,
@@ -231,7 +248,23 @@ def _routines_and_types() -> list[str]:
                 "p.prokind",
                 "p.proowner::regrole",
                 _privileges("p.proacl", "f", "p.proowner"),
-                "CASE WHEN p.prokind <> 'a' THEN pg_get_functiondef(p.oid) END",
+                "SELECT l.lanname FROM pg_catalog.pg_language l WHERE l.oid = p.prolang",
+                "pg_get_function_arguments(p.oid)",
+                "pg_get_function_result(p.oid)",
+                body,
+                "p.prosrc",
+                "p.probin",
+                "p.provolatile",
+                "p.proisstrict",
+                "p.prosecdef",
+                "p.proleakproof",
+                "p.proparallel",
+                "p.procost",
+                "p.prorows",
+                "p.prosupport",
+                "p.proconfig",
+                "SELECT string_agg(format_type(t, NULL), ', ' ORDER BY n) FROM unnest(p.protrftypes)"
+                " WITH ORDINALITY AS transformed (t, n)",
                 "SELECT concat_ws(' ', g.aggkind, g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn,"
                 " g.aggdeserialfn, g.aggmtransfn, g.aggtranstype::regtype, g.agginitval)"
                 " FROM pg_catalog.pg_aggregate g WHERE g.aggfnoid = p.oid",

@@ -34,7 +34,7 @@ SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('statement_t
     'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')
 """
 
-# A server converts to UTF-8 from every encoding but SQL_ASCII, whose text is whatever bytes it was given. Those that
+# A server converts to UTF-8 from every encoding but SQL_ASCII, whose text is whatever bytes it was given. Bytes that
 # are no UTF-8 come and go as lone surrogates, so that a name of them can be asked for again.
 _ENCODING, _ERRORS = "utf-8", "surrogateescape"
 
@@ -191,7 +191,7 @@ def _translated(where: str) -> Iterator[None]:
         raise _from_message(where, str(error).strip(), error.sqlstate) from error
 
 
-# Ends of a session or a statement that say nothing of the account: a timeout, a person, a conflict on a standby.
+# Ends of a session or a statement that say nothing of the account: a timeout, a person, a standby's conflict.
 _ENDED = ("terminating connection", "canceling statement")
 _REFUSED = (
     "authentication failed",

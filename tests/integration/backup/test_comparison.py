@@ -19,6 +19,22 @@ from tests.peers.postgres import PostgresPeer, fill_example, server_of
 pytestmark = pytest.mark.postgres
 
 OPTIONS = RestoreOptions(scratch=True, jobs=1)
+# What of a routine may be changed: each on a copy of this one.
+_ROUTINE = "FUNCTION {}(a integer DEFAULT 1) RETURNS SETOF integer LANGUAGE sql"
+ROUTINE_CHANGES = {
+    "app.volatility": "ALTER FUNCTION {} STABLE",
+    "app.strictness": "ALTER FUNCTION {} STRICT",
+    "app.leaks": "ALTER FUNCTION {} LEAKPROOF",
+    "app.parallelism": "ALTER FUNCTION {} PARALLEL SAFE",
+    "app.cost": "ALTER FUNCTION {} COST 7",
+    "app.row_count": "ALTER FUNCTION {} ROWS 7",
+    "app.setting": "ALTER FUNCTION {} SET work_mem = '5MB'",
+    "app.argument": f"CREATE OR REPLACE {_ROUTINE.replace('1', '2')} AS 'SELECT a'",
+    "app.language": "CREATE OR REPLACE "
+    + _ROUTINE.replace("LANGUAGE sql", "LANGUAGE plpgsql")
+    + " AS 'BEGIN RETURN NEXT a; END'",
+    "app.body": f"CREATE OR REPLACE {_ROUTINE} BEGIN ATOMIC SELECT a; END",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,8 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restored]:
             "COMMENT ON CAST (app.mood AS integer) IS 'cast'",
         ):
             connection.execute(statement.encode())
+        for routine in ROUTINE_CHANGES:
+            connection.execute(f"CREATE {_ROUTINE.format(routine)} AS 'SELECT a'".encode())
     store = directory_store(tmp_path_factory.mktemp("store") / "nas")
     manifest = capture(server, database.name, store).manifest
     name = f"template_{secrets.token_hex(6)}"
@@ -206,6 +224,10 @@ CHANGES = [
     ("ALTER DATABASE {name} OWNER TO example_group", "database owner: 'example_owner' in the source"),
     ("GRANT CONNECT ON DATABASE {name} TO PUBLIC", "database privileges: "),
     ("COMMENT ON DATABASE {name} IS 'new'", "database comment: "),
+    *(
+        (change.format(name), f"routine {name}(a integer) is defined differently")
+        for name, change in ROUTINE_CHANGES.items()
+    ),
 ]
 
 

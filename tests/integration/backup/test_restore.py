@@ -256,6 +256,35 @@ def test_account_that_may_not_create_databases_is_refused(
             connection.execute("DROP ROLE powerless")
 
 
+@pytest.mark.parametrize(
+    ("properties", "scratch", "expected"),
+    [
+        ({"collate": "xx_XX.UTF-8", "ctype": "xx_XX.UTF-8"}, False, RestoreFailed),
+        ({"provider": "icu", "locale": "no such locale"}, False, RestoreFailed),
+        ({"provider": "icu", "locale": "no such locale"}, True, VerificationImpossible),
+    ],
+)
+def test_locale_that_the_server_lacks_is_said_so_and_not_taken_for_a_refusal(
+    shelf: DirectoryStore,
+    saved: Manifest,
+    postgres_server: PostgresPeer,
+    properties: dict[str, str],
+    scratch: bool,
+    expected: type[BackupError],
+) -> None:
+    evidence = saved.evidence
+    assert evidence.database is not None
+    lacking = saved.model_copy(
+        update={"evidence": evidence.model_copy(update={"database": evidence.database.model_copy(update=properties)})}
+    )
+    record = record_of(shelf, saved).model_copy(update={"manifest": lacking})
+    options = RestoreOptions(roles=False, scratch=scratch)
+    with databases_kept(postgres_server), pytest.raises(expected) as caught:
+        restore_database(connection_to(postgres_server), "anything", shelf, record, [], options)
+    assert properties.get("locale", "xx_XX") in str(caught.value)
+    assert "password" not in caught.value.next_step
+
+
 def test_verification_leaves_nothing_behind(shelf: DirectoryStore, saved: Manifest, tmp_path: Path) -> None:
     tmp_path.chmod(0o711)
     record = record_of(shelf, saved)

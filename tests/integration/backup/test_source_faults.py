@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +16,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.pq import Conninfo
 
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database, capture_globals
-from homelab_pipelines.backup.connection import Direct
+from homelab_pipelines.backup.connection import LIVENESS, Direct
 from homelab_pipelines.backup.errors import SourceRefused, SourceUnavailable
 from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import free_port
@@ -162,6 +167,61 @@ def test_lock_held_longer_than_allowed_is_a_clear_error_that_may_be_tried_again(
     assert capture(source_server, busy.name, nas, options=impatient).missed == {}
 
 
+# Each pair is a definition and what replaces it; ALTER TABLE's locks protect none of them.
+REPLACED = [
+    (
+        "CREATE FUNCTION f(a integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION f(a integer) RETURNS integer LANGUAGE plpgsql STABLE COST 7 SECURITY DEFINER"
+        " SET work_mem = '5MB' AS 'BEGIN RETURN 2; END'",
+    ),
+    (
+        "CREATE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN PERFORM 1; END'",
+        "CREATE OR REPLACE PROCEDURE p() LANGUAGE plpgsql AS 'BEGIN PERFORM 2; END'",
+    ),
+    (
+        "CREATE AGGREGATE total(integer) (SFUNC = int4pl, STYPE = integer)",
+        "CREATE OR REPLACE AGGREGATE total(integer) (SFUNC = int4larger, STYPE = integer)",
+    ),
+    ("CREATE VIEW v AS SELECT 'one'::text AS word", "CREATE OR REPLACE VIEW v AS SELECT 'two'::text AS word"),
+    (
+        "CREATE RULE r AS ON UPDATE TO v DO INSTEAD SELECT 1",
+        "CREATE OR REPLACE RULE r AS ON UPDATE TO v DO INSTEAD SELECT 2",
+    ),
+    ("COMMENT ON FUNCTION f(integer) IS 'one'", "COMMENT ON FUNCTION f(integer) IS 'two'"),
+]
+
+
+@every_major
+def test_definitions_replaced_after_the_snapshot_are_recorded_as_in_the_snapshot(
+    postgres_server: PostgresPeer, fresh_database: FreshDatabase, nas: DirectoryStore
+) -> None:
+    """They are replaced while the backup, which has its snapshot, waits for the lock of a table."""
+    waiting = (
+        f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{fresh_database.name}' AND wait_event_type = 'Lock'"
+    )
+    locked = threading.Event()
+
+    def replace_all(done: threading.Event) -> None:
+        with psycopg.connect(fresh_database.dsn) as connection:
+            connection.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+            locked.set()
+            while not count(postgres_server, "postgres", waiting):
+                assert not done.wait(0.02), "the backup did not wait for the table"
+            for _, statement in REPLACED:
+                connection.execute(statement.encode())
+
+    with fresh_database.connect() as connection:
+        connection.execute("CREATE TABLE held (id integer)")
+        for statement, _ in REPLACED:
+            connection.execute(statement.encode())
+    with meanwhile(replace_all):
+        assert locked.wait(10)
+        manifest = capture(postgres_server, fresh_database.name, nas).manifest
+    assert count(postgres_server, fresh_database.name, "SELECT f(1)") == 2
+    (proof,) = verify(manifest, nas)
+    assert (proof.result, proof.differences) == ("equal", [])
+
+
 def test_table_dropped_before_it_is_locked_may_be_tried_again(
     source_server: PostgresPeer, busy: FreshDatabase, nas: DirectoryStore
 ) -> None:
@@ -219,6 +279,101 @@ def test_server_stopped_in_the_middle_leaves_no_backup(nas: DirectoryStore) -> N
         with pytest.raises(SourceUnavailable) as caught:
             capture(server, "busy", nas)
         assert "onnection refused" in str(caught.value)
+
+
+@pytest.fixture
+def impatient_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that give up a silent server after three seconds, not two minutes."""
+    for name, value in {"idle": 1, "interval": 1, "count": 2}.items():
+        monkeypatch.setitem(LIVENESS, f"keepalives_{name}", value)
+    monkeypatch.setitem(LIVENESS, "tcp_user_timeout", 3000)
+
+
+@pytest.mark.usefixtures("impatient_sockets")
+def test_session_whose_server_vanished_is_given_up(source_server: PostgresPeer) -> None:
+    with connect(connection_to(source_server)) as session:
+        pid = session.rows("SELECT pg_backend_pid() AS pid")[0]["pid"]
+        with meanwhile(lambda _: vanish(os.getpid(), backend_port(source_server, pid))):
+            started = time.monotonic()
+            with pytest.raises(SourceUnavailable, match="timed out") as caught:
+                session.rows("SELECT pg_sleep(60)")
+    assert time.monotonic() - started < 20
+    assert "is the server up" in caught.value.next_step
+
+
+@pytest.mark.usefixtures("impatient_sockets")
+def test_dump_whose_server_vanished_is_given_up(
+    source_server: PostgresPeer, busy: FreshDatabase, nas: DirectoryStore
+) -> None:
+    """Only pg_dump's connection goes silent, in the middle of a table that is larger than what is on its way."""
+    gate = Gate()
+    with busy.connect() as connection:
+        connection.execute("INSERT INTO bulk SELECT n, noise FROM bulk, generate_series(1, 8)")
+
+    def silence(_: threading.Event) -> None:
+        gate.wait()
+        (pid,) = [pid for pid in children() if Path(f"/proc/{pid}/comm").read_text() == "pg_dump\n"]
+        query = f"SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname = '{busy.name}'"
+        vanish(pid, backend_port(source_server, count(source_server, "postgres", query)))
+        gate.open()
+
+    started = time.monotonic()
+    with meanwhile(silence), pytest.raises(SourceUnavailable, match="timed out") as caught:
+        gated_capture(source_server, busy.name, nas, gate)
+    assert time.monotonic() - started < 40
+    assert caught.value.retryable
+    assert listed(nas) == []
+
+
+def children() -> list[int]:
+    """The processes that any thread of this one started."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def backend_port(peer: PostgresPeer, pid: int) -> int:
+    """The port of the client that a backend serves."""
+    return int(count(peer, "postgres", f"SELECT client_port FROM pg_stat_activity WHERE pid = {pid}"))
+
+
+def vanish(pid: int, port: int) -> None:
+    """Let nothing that the server sends reach the socket of process `pid` with local port `port`: no data, no RST.
+
+    A socket filter that passes no byte stands before TCP (socket(7), SO_ATTACH_FILTER = 26); pidfd_getfd(2), call 438,
+    gives us the socket of another process.
+    """
+    handle = os.pidfd_open(pid)
+    descriptors = [int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_socket()]
+    for descriptor in descriptors:
+        copy = ctypes.CDLL(None).syscall(438, handle, descriptor, 0)
+        with socket.socket(fileno=copy) as found:
+            if found.family == socket.AF_INET and found.getsockname()[1] == port:
+                drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+                found.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HL", 1, ctypes.addressof(drop_all)))
+                os.close(handle)
+                return
+    raise AssertionError(f"process {pid} has no socket with port {port}")
+
+
+def test_variables_for_other_programs_do_not_lead_the_session_elsewhere(
+    source_server: PostgresPeer, tiny: str, nas: DirectoryStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every variable that libpq knows says something that no connection would come through with."""
+    for option in Conninfo.get_defaults():
+        if option.envvar is not None and option.keyword != b"service":
+            monkeypatch.setenv(option.envvar.decode(), "nonsense")
+    assert capture(source_server, tiny, nas).missed == {}
+    (tmp_path / "services").write_text("[nonsense]\nhostaddr=192.0.2.1\noptions=-c role=nobody\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "nonsense")
+    assert capture(source_server, tiny, nas).missed == {}
+
+
+def test_password_of_the_environment_is_not_used(
+    source_server: PostgresPeer, tiny: str, nas: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", source_server.password)
+    with pytest.raises(SourceRefused, match="no password supplied"):
+        capture(source_server, tiny, nas, password=None)
 
 
 def test_server_that_is_not_there_is_named(source_server: PostgresPeer, nas: DirectoryStore) -> None:
