@@ -68,6 +68,10 @@ class StoreRefused(BackupError):
     """A store answered and refused: credentials, permissions, object lock."""
 
 
+class ObjectLocked(StoreRefused):
+    """A store keeps an object until its lock has run out, as it was told to; a later try will work."""
+
+
 class ObjectMissing(BackupError):
     """A store does not hold the object asked for."""
 
