@@ -89,4 +89,4 @@ class VerificationImpossible(BackupError):
 
 
 class RestoreFailed(BackupError):
-    """A restore was tried and did not finish; the target is as it was before."""
+    """A restore was tried and did not finish; the target is as it was before, but for roles that `why` names."""
