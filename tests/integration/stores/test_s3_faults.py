@@ -16,7 +16,8 @@ from homelab_pipelines.backup.stores.base import get, put
 from homelab_pipelines.backup.stores.s3 import S3Store
 from tests.integration.stores.conftest import s3_store
 from tests.peers.faulty_proxy import FaultyProxy, HttpAnswer
-from tests.peers.s3 import S3Server, free_port
+from tests.peers.ports import free_port
+from tests.peers.s3 import S3Server
 
 pytestmark = pytest.mark.s3
 MIB = 1 << 20
