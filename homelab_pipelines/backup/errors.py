@@ -68,6 +68,10 @@ class StoreRefused(BackupError):
     """A store answered and refused: credentials, permissions, object lock."""
 
 
+class ObjectLocked(StoreRefused):
+    """A store keeps an object until its lock has run out, as it was told to; a later try will work."""
+
+
 class ObjectMissing(BackupError):
     """A store does not hold the object asked for."""
 
@@ -85,4 +89,4 @@ class VerificationImpossible(BackupError):
 
 
 class RestoreFailed(BackupError):
-    """A restore was tried and did not finish; the target is as it was before."""
+    """A restore was tried and did not finish; the target is as it was before, but for roles that `why` names."""

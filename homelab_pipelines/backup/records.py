@@ -17,11 +17,22 @@ _READERS = 8  # small documents, mostly waiting: on a distant S3 store 600 manif
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that is no backup: without a manifest (`unreadable` None), or with one that is not valid."""
+    """A folder that is no backup: without a manifest (`unreadable` None), or with one that is not valid.
+
+    `error`: what the store answered in place of the manifest or a proof. Then it may be a whole backup.
+    """
 
     folder: str
     objects: list[Listed]
     unreadable: str | None
+    error: BackupError | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it is no backup, as the end of a sentence."""
+        if self.error is not None:
+            return f"it cannot be read: {self.unreadable}"
+        return f"its manifest is not valid: {self.unreadable}" if self.unreadable else "it has no manifest"
 
     @property
     def backup_id(self) -> str:
@@ -38,14 +49,19 @@ class Listing:
 
 
 def list_store(store: BackupStore, source_id: str | None = None) -> Listing:
-    """The backups of one source, or of all. Raises a store's error when it cannot be read."""
+    """The backups of one source, or of all. Raises a store's error when it cannot be read.
+
+    A single manifest that cannot be read hides no other backup; its folder is a leftover with the error.
+    """
+    prefix = f"{source_id}/" if source_id else ""
     folders: dict[str, list[Listed]] = defaultdict(list)
-    for listed in store.scan(f"{source_id}/" if source_id else ""):
+    for listed in store.scan(prefix):
         parts = listed.key.split("/")
         if len(parts) == 4 and is_backup_id(parts[2]):
             folders["/".join(parts[:3])].append(listed)
     with ThreadPoolExecutor(_READERS, "read-manifest") as pool:
         found = list(pool.map(lambda item: _read(store, *item), sorted(folders.items())))
+    _expect_answers(store, prefix, found)
     return Listing(
         backups=sorted(
             (record for record in found if isinstance(record, BackupRecord)), key=lambda record: record.taken_at
@@ -55,7 +71,10 @@ def list_store(store: BackupStore, source_id: str | None = None) -> Listing:
 
 
 def read_backup(store: BackupStore, source_id: str, backup_id: str) -> BackupRecord:
-    """One backup. Raises ObjectMissing when it has no manifest, BackupDamaged when that is not valid."""
+    """One backup. Raises ObjectMissing when it has no manifest, BackupDamaged when that is not valid.
+
+    Raises a store's error when it cannot be read.
+    """
     folder = backup_folder(source_id, backup_id)
     objects = list(store.scan(f"{folder}/"))
     found = _read(store, folder, objects)
@@ -67,8 +86,10 @@ def read_backup(store: BackupStore, source_id: str, backup_id: str) -> BackupRec
     raise unreadable(store, found)
 
 
-def unreadable(store: BackupStore, leftover: Leftover) -> BackupDamaged:
-    """What is to be said of a folder whose manifest is not valid."""
+def unreadable(store: BackupStore, leftover: Leftover) -> BackupError:
+    """What is to be said of a folder whose manifest is not valid, or cannot be read."""
+    if leftover.error is not None:
+        return leftover.error
     return BackupDamaged(
         f"reading {store.location(leftover.folder)}/{MANIFEST}",
         leftover.unreadable or "it is missing",
@@ -88,6 +109,19 @@ def newest(records: Iterable[BackupRecord]) -> BackupRecord | None:
     return max(records, key=lambda record: record.taken_at, default=None)
 
 
+def _expect_answers(store: BackupStore, prefix: str, found: list[BackupRecord | Leftover]) -> None:
+    """Raise the store's error when it is the store that fails, rather than one file of it.
+
+    It fails when it gives no manifest at all, or does not answer any more.
+    """
+    errors = [each.error for each in found if isinstance(each, Leftover) and each.error is not None]
+    if not errors:
+        return
+    if not any(isinstance(each, BackupRecord) or (each.unreadable and not each.error) for each in found):
+        raise errors[0]
+    next(iter(store.scan(prefix)), None)
+
+
 def _read(store: BackupStore, folder: str, objects: list[Listed]) -> BackupRecord | Leftover:
     sizes = {listed.key.rpartition("/")[2]: listed.bytes for listed in objects}
     if MANIFEST not in sizes:
@@ -98,6 +132,8 @@ def _read(store: BackupStore, folder: str, objects: list[Listed]) -> BackupRecor
         _check_place(manifest, folder, where)
     except (BackupDamaged, ObjectMissing) as error:
         return Leftover(folder, objects, error.why)
+    except BackupError as error:
+        return Leftover(folder, objects, error.why, error)
     proofs, unread = [], None
     for name in sorted(sizes):
         if not name.startswith(PROOF_PREFIX):
@@ -110,8 +146,10 @@ def _read(store: BackupStore, folder: str, objects: list[Listed]) -> BackupRecor
                 unread = f"{name}: it is the proof of {proof.source} {proof.id}, not of this backup"
         except ObjectMissing:
             continue
-        except BackupError as error:
+        except BackupDamaged as error:
             unread = f"{name}: {error.why}"
+        except BackupError as error:  # not taken for damage, with which a backup may be pruned
+            return Leftover(folder, objects, f"{name}: {error.why}", error)
     return BackupRecord(
         target=store.name,
         location=store.location(folder),

@@ -20,6 +20,7 @@ from homelab_pipelines.backup.errors import (
     BackupDamaged,
     BackupError,
     RestoreFailed,
+    SourceUnavailable,
     StoreUnavailable,
     VerificationImpossible,
 )
@@ -125,8 +126,9 @@ def restore_database(
 ) -> RestoreResult:
     """Restore a backup as database `name` of a server.
 
-    Everything is restored under a temporary name and renamed at the end; when anything fails, the temporary database is
-    dropped and an existing one of that name is as it was. Raises a BackupError.
+    Everything is restored under a temporary name and renamed at the end; when anything fails, the temporary database
+    and the roles made for it are dropped and an existing one of that name is as it was. Raises a BackupError, which
+    names the roles that could not be dropped.
     """
     report = progress or (lambda step, done, expected: None)
     manifest = record.manifest
@@ -151,9 +153,15 @@ def restore_database(
     started = time.monotonic()
     with (
         spooled(store, manifest, identities, options.folder, report) as content,
+        _roles_dropped_on_failure(connection) as made,
         _temporary_database(connection) as temporary,
     ):
-        notes = _restore_as(connection, temporary, content, manifest, options, report)
+        notes: list[str] = []
+        if options.roles and content.globals_sql is not None:
+            more, roles = restore_globals(connection, content.globals_sql, options.scratch)
+            notes += more
+            made += roles
+        _restore_as(connection, temporary, content, manifest, options, report)
         seconds = time.monotonic() - started
         report("comparing", 0, 0)
         same_major = facts.major == manifest.server_major
@@ -195,6 +203,53 @@ def _temporary_database(connection: Connection) -> Iterator[str]:
             with contextlib.suppress(BackupError), connect(connection) as session:
                 session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             raise
+
+
+@contextmanager
+def _roles_dropped_on_failure(connection: Connection) -> Iterator[list[str]]:
+    """A list to name the roles that this restore makes; they are dropped when the block fails.
+
+    One that somebody uses by then is not dropped (the server refuses), and nothing that it owns is.
+    """
+    made: list[str] = []
+    try:
+        yield made
+    except BaseException as error:
+        left = _drop_roles(connection, made)
+        if left and isinstance(error, BackupError):
+            error.why += f"; roles that this restore made and that could not be dropped: {', '.join(left)}"
+        raise
+
+
+def _drop_roles(connection: Connection, roles: Sequence[str]) -> list[str]:
+    """Drop these roles; the names of those that stay, quoted as SQL."""
+    left: list[str] = []
+    for number, role in enumerate(roles):
+        try:
+            with connect(connection) as session:  # one for each: psql ends at the first refusal
+                # Not DROP OWNED, which would drop what somebody made under this role meanwhile.
+                for parameter in _granted_parameters(session, role):
+                    session.execute(f"REVOKE ALL ON PARAMETER {parameter} FROM {identifier(role)}")
+                session.execute(f"DROP ROLE IF EXISTS {identifier(role)}")
+        except SourceUnavailable:
+            left += roles[number:]
+            break
+        except BackupError:
+            left.append(role)
+    return [printable(identifier(role)) for role in left]
+
+
+def _granted_parameters(session: Session, role: str) -> list[str]:
+    """The server parameters that a role may set, which is the only privilege of the globals that keeps a role."""
+    if server_facts(session).major < 15:
+        return []
+    return [
+        row["parname"]
+        for row in session.rows(
+            "SELECT DISTINCT parname FROM pg_catalog.pg_parameter_acl, pg_catalog.aclexplode(paracl) AS entry"
+            f" JOIN pg_catalog.pg_roles ON pg_roles.oid = entry.grantee WHERE rolname = {literal(role)}"
+        )
+    ]
 
 
 def compare_restored(
@@ -277,10 +332,11 @@ def _comparable(expected: Evidence, actual: Evidence, options: RestoreOptions) -
     return expected.model_copy(update=changes), notes
 
 
-def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str]:
+def restore_globals(connection: Connection, sql: str, scratch: bool) -> tuple[list[str], list[str]]:
     """Create the roles of a globals dump that this server has not, and their grants; existing ones stay as they are.
 
-    Tablespaces are left to a person: their folders are the server's own. Returns a line for what was left out.
+    Tablespaces are left to a person: their folders are the server's own. Returns a line for what was left out, and the
+    roles made. Raises a BackupError; then none is made.
     """
     notes: list[str] = []
     found = statements(sql)
@@ -289,6 +345,7 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
         left = sorted({s.role for s in found if s.kind == "create role" and s.role in present and s.role is not None})
         if left and not scratch:
             notes.append(f"roles that were there already, left as they are: {printable(', '.join(left))}")
+        session.execute("BEGIN")
         for statement in found:
             if statement.kind == "tablespace":
                 if statement.text.upper().startswith("CREATE"):
@@ -296,7 +353,8 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
                     notes.append(f"tablespace not created: {name}; its data went to the default")
             elif statement.role not in present:
                 session.execute(statement.text)
-    return notes
+        session.execute("COMMIT")
+    return notes, [s.role for s in found if s.kind == "create role" and s.role is not None and s.role not in present]
 
 
 def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:
@@ -322,13 +380,10 @@ def create_database(session: Session, name: str, properties: DatabaseProperties,
 
 def _restore_as(
     connection: Connection, name: str, content: Spooled, manifest: Manifest, options: RestoreOptions, report: Progress
-) -> list[str]:
-    notes: list[str] = []
+) -> None:
     properties = manifest.evidence.database
     if content.dump is None or properties is None:
         raise RestoreFailed(f"restoring {manifest.source}", "its manifest names no dump", "homelab backups")
-    if options.roles and content.globals_sql is not None:
-        notes += restore_globals(connection, content.globals_sql, options.scratch)
     with connect(connection) as session:
         major = server_facts(session).major
         create_database(session, name, properties, options.scratch)
@@ -347,7 +402,6 @@ def _restore_as(
     with connect(connection) as session:
         for statement in property_statements(name, whole, options.owners):
             session.execute(statement)
-    return notes
 
 
 def _rename(connection: Connection, temporary: str, name: str, replace: bool) -> str | None:

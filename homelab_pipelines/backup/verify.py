@@ -306,7 +306,7 @@ def _try_globals(
         )
     expected, started = manifest.evidence, time.monotonic()
     with spooled(store, manifest, identities, None, report) as content:
-        notes = restore_globals(server.connection, content.globals_sql or "", scratch=True)
+        notes, _ = restore_globals(server.connection, content.globals_sql or "", scratch=True)
         seconds = time.monotonic() - started
     if expected.form != evidence.FORM:
         raise VerificationImpossible(

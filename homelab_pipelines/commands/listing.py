@@ -38,7 +38,7 @@ def list_backups(name: str | None, addresses: tuple[str, ...], endpoint: str | N
             continue
         records += listing.backups
         faults += [
-            f"{store.location(leftover.folder)}: not listed, its manifest is not valid: {leftover.unreadable}"
+            f"{store.location(leftover.folder)}: not listed, {leftover.reason}"
             for leftover in listing.leftovers
             if leftover.unreadable is not None
         ]
@@ -95,6 +95,8 @@ def prune_targets(dry_run: bool, as_json: bool) -> int:
         faults += [f"{name}: {line}" for line in (*done.alerts, *(f"not deleted: {line}" for line in done.refused))]
         verb = "would free" if dry_run else "freed"
         say(f"{name}: {verb} {readable_bytes(done.bytes_freed)}; {len(done.swept)} leftovers")
+        for line in done.swept if dry_run else ():
+            say(f"  would sweep {line}")
     for fault in faults:
         say(fault)
     if as_json:

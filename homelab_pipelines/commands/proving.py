@@ -136,7 +136,7 @@ def _find(
             continue
         found += [(store, record) for record in listing.backups]
         faults += [
-            f"{store.location(leftover.folder)}: its manifest is not valid: {leftover.unreadable}"
+            f"{store.location(leftover.folder)}: {leftover.reason}"
             for leftover in listing.leftovers
             if leftover.unreadable is not None
         ]

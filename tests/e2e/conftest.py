@@ -23,7 +23,7 @@ import pytest
 from homelab_pipelines.backup.scratch_folder import default_parent
 from homelab_pipelines.demo.server import PASSWORD_FILE, PORT_FILE, remove_demo
 from tests.integration.house import REPOSITORY
-from tests.peers.s3 import free_port
+from tests.peers.ports import free_port
 
 MARK = "HOMELAB_TEST_MARK"
 START_SECONDS = 240  # a busy machine of two cores; 30 s on an idle one

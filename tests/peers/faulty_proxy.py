@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Literal, Self
 
+from tests.peers.ports import free_port
+
 Mode = Literal["pass", "refuse", "reset", "503", "slow", "black hole", "cut"]
 _PIECE = 16 << 10
 _RECEIVED_AHEAD = 64 << 10
@@ -35,7 +37,7 @@ class FaultyProxy:
         self._lock = threading.Lock()
         self._mode: Mode = "pass"
         self._limit = 0
-        self._listener: socket.socket | None = _listen(0)
+        self._listener: socket.socket | None = _listen(free_port())
         self.port: int = self._listener.getsockname()[1]
         self._sockets: set[socket.socket] = set()
         self.connections = 0

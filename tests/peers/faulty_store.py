@@ -116,8 +116,8 @@ class FaultyStore:
     def delete(self, key: str) -> None:
         self.store.delete(key)
 
-    def sweep(self, older_than: timedelta, now: datetime) -> list[str]:
-        return self.store.sweep(older_than, now)
+    def sweep(self, older_than: timedelta, now: datetime, dry_run: bool = False) -> list[str]:
+        return self.store.sweep(older_than, now, dry_run)
 
     def location(self, key: str) -> str:
         return self.store.location(key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -17,18 +16,13 @@ import pytest
 
 from tests.peers import missing
 from tests.peers.go import cache_folder, find_go
+from tests.peers.ports import free_port
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 VERSION = "v1.8.0"
 MODULE = "github.com/versity/versitygw/cmd/versitygw"
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listened on a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def find_versitygw() -> Path:

@@ -68,10 +68,13 @@ class BackupStore(Protocol):
         """Read an object. Raises ObjectMissing when there is none."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; no error when there is none. Raises StoreRefused when it is locked."""
+        """Remove an object; no error when there is none. Raises ObjectLocked when it is locked."""
 
-    def sweep(self, older_than: timedelta, now: datetime) -> list[str]:
-        """Remove what unfinished writes left behind longer ago than `older_than`; return a line for each."""
+    def sweep(self, older_than: timedelta, now: datetime, dry_run: bool = False) -> list[str]:
+        """Remove what unfinished writes left behind longer ago than `older_than`; return a line for each.
+
+        What a write that still goes on has last added to counts, not when it began. `dry_run`: remove nothing.
+        """
 
     def location(self, key: str) -> str:
         """Where a person finds the object: a path or an s3:// address."""

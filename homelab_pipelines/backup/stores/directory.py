@@ -304,32 +304,41 @@ class DirectoryStore:
                         break
                 folder = folder.parent
 
-    def sweep(self, older_than: timedelta, now: datetime) -> list[str]:
+    def sweep(self, older_than: timedelta, now: datetime, dry_run: bool = False) -> list[str]:
         """Remove unfinished files and empty folders last changed before `now - older_than`; one line for each."""
         self.require_mounted("sweeping", self.root)
         lines: list[str] = []
         with _explained("sweeping", self.root):
-            self._sweep_folder(self.root, (now - older_than).timestamp(), lines)
+            self._sweep_folder(self.root, (now - older_than).timestamp(), lines, dry_run)
         return lines
 
-    def _sweep_folder(self, folder: Path, before: float, lines: list[str]) -> None:
+    def _sweep_folder(self, folder: Path, before: float, lines: list[str], dry_run: bool) -> bool:
+        """Sweep in `folder`, and the folder itself; whether it is gone (`dry_run`: would be)."""
         changed = folder.stat().st_mtime  # before anything in it is removed, which changes it
-        swept = len(lines)
+        swept, left = len(lines), 0
         for entry in self._entries(folder):
             with suppress(FileNotFoundError):
+                gone = False
                 if entry.is_dir(follow_symlinks=False):
                     if folder != self.root or entry.name not in _SKIPPED_AT_ROOT:
-                        self._sweep_folder(Path(entry.path), before, lines)
+                        gone = self._sweep_folder(Path(entry.path), before, lines, dry_run)
                 elif entry.name.startswith(UNFINISHED):
                     status = entry.stat(follow_symlinks=False)
-                    if status.st_mtime < before:
-                        Path(entry.path).unlink()
-                        lines.append(f"removed the unfinished file {entry.path} ({status.st_size} bytes)")
-        if folder != self.root and (changed < before or len(lines) > swept):
-            with suppress(OSError):
+                    if gone := status.st_mtime < before:
+                        if not dry_run:
+                            Path(entry.path).unlink()
+                        lines.append(f"the unfinished file {entry.path} ({status.st_size} bytes)")
+                left += not gone
+        if folder == self.root or left or (changed >= before and len(lines) == swept):
+            return False
+        if not dry_run:
+            try:
                 folder.rmdir()
-                if len(lines) == swept:
-                    lines.append(f"removed the empty folder {folder}")
+            except OSError:
+                return False
+        if len(lines) == swept:
+            lines.append(f"the empty folder {folder}")
+        return True
 
     def location(self, key: str) -> str:
         """The path of the object."""

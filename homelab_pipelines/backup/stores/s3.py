@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRefused, StoreUnavailable
+from homelab_pipelines.backup.errors import BackupError, ObjectLocked, ObjectMissing, StoreRefused, StoreUnavailable
 from homelab_pipelines.backup.stores.base import Listed
 from homelab_pipelines.backup.stores.keys import MAX_KEY_BYTES, checked_key
 from homelab_pipelines.backup.stores.s3_errors import explain_answer, explain_silence, said
@@ -179,7 +179,7 @@ class S3Store:
             answer["Body"].close()
 
     def delete(self, key: str) -> None:
-        """Remove an object with all its versions; no error when there is none. Raises StoreRefused if locked."""
+        """Remove an object with all its versions; no error when there is none. Raises ObjectLocked if locked."""
         what, full = f"deleting {self.location(key)}", self.full_key(key)
         version: str | None = None
         try:
@@ -196,7 +196,7 @@ class S3Store:
             if until is None:
                 raise
             why = f"locked until {until:%Y-%m-%d %H:%M:%S} UTC by object lock"
-            raise StoreRefused(what, why, "wait until then; homelab prune will try again") from refusal
+            raise ObjectLocked(what, why, "wait until then; homelab prune will try again") from refusal
 
     @cached_property
     def _versioned(self) -> bool:
@@ -235,23 +235,38 @@ class S3Store:
         until = answer.get("Retention", {}).get("RetainUntilDate")
         return until.astimezone(UTC) if until and until > datetime.now(UTC) else None
 
-    def sweep(self, older_than: timedelta, now: datetime) -> list[str]:
-        """Abort uploads under the prefix that began before `now - older_than`; one line for each."""
-        lines = []
+    def sweep(self, older_than: timedelta, now: datetime, dry_run: bool = False) -> list[str]:
+        """Abort uploads under the prefix whose newest part is older than `now - older_than`; one line for each."""
+        before, lines = now - older_than, []
         with self.explained(f"sweeping {self.location('')}"):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self.bucket, Prefix=self._root()
             )
-            stale = [
-                upload for page in pages for upload in page.get("Uploads", []) if upload["Initiated"] < now - older_than
-            ]
-        for upload in stale:
-            self.abort_upload(upload["Key"], upload["UploadId"])
+            begun = [upload for page in pages for upload in page.get("Uploads", []) if upload["Initiated"] < before]
+        for upload in begun:
+            # A big backup over a slow line goes on for longer than any grace.
+            if not self._is_older(upload["Key"], upload["UploadId"], before):
+                continue
+            if not dry_run:
+                self.abort_upload(upload["Key"], upload["UploadId"])
             began = upload["Initiated"].astimezone(UTC)
-            lines.append(
-                f"aborted the upload of s3://{self.bucket}/{upload['Key']} begun {began:%Y-%m-%d %H:%M:%S} UTC"
-            )
+            lines.append(f"the upload of s3://{self.bucket}/{upload['Key']} begun {began:%Y-%m-%d %H:%M:%S} UTC")
         return lines
+
+    def _is_older(self, full_key: str, upload_id: str, before: datetime) -> bool:
+        """Whether an upload is there, and no part of it was sent since `before`."""
+        from botocore.exceptions import ClientError
+
+        with self.explained(f"listing the parts of the upload of s3://{self.bucket}/{full_key}"):
+            pages = self.client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=full_key, UploadId=upload_id
+            )
+            try:
+                return all(part["LastModified"] < before for page in pages for part in page.get("Parts", []))
+            except ClientError as error:
+                if _code(error) != "NoSuchUpload":  # committed or aborted meanwhile
+                    raise
+                return False
 
     def abort_upload(self, full_key: str, upload_id: str) -> None:
         """Abort a multipart upload; no error when there is none."""

@@ -45,8 +45,8 @@ _STATUSES: dict[int, tuple[type[BackupError], str, str]] = {
     403: (
         StoreRefused,
         "access denied",
-        "check both keys, and that they may ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload "
-        "and ListBucketMultipartUploads on this bucket",
+        "check both keys, and that they may ListBucket, GetObject, PutObject, DeleteObject, AbortMultipartUpload, "
+        "ListMultipartUploadParts and ListBucketMultipartUploads on this bucket",
     ),
     404: (StoreRefused, "the server knows no such place", "check endpoint and bucket: is an S3 server there?"),
     429: _CODES["SlowDown"],

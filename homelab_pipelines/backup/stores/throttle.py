@@ -110,9 +110,9 @@ class ThrottledStore:
         """As the store behind."""
         self.store.delete(key)
 
-    def sweep(self, older_than: timedelta, now: datetime) -> list[str]:
+    def sweep(self, older_than: timedelta, now: datetime, dry_run: bool = False) -> list[str]:
         """As the store behind."""
-        return self.store.sweep(older_than, now)
+        return self.store.sweep(older_than, now, dry_run)
 
     def location(self, key: str) -> str:
         """As the store behind."""

@@ -31,7 +31,6 @@ from homelab_pipelines.backup.local_server import (
     WEEK,
     LocalServer,
     LocalServerFailed,
-    free_port,
     persistent_server,
     scratch_server,
 )
@@ -46,6 +45,7 @@ from homelab_pipelines.backup.scratch_folder import (
     sweep_scratch,
 )
 from tests.peers import missing
+from tests.peers.ports import free_port
 from tests.peers.postgres import MAJORS
 
 pytestmark = pytest.mark.postgres

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from homelab_pipelines.backup import programs
+from homelab_pipelines.backup import restore as restore_module
 from homelab_pipelines.backup.capture import capture_globals
 from homelab_pipelines.backup.errors import (
     BackupError,
@@ -24,7 +26,13 @@ from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import scratch_server
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.programs import server_for
-from homelab_pipelines.backup.restore import RestoreOptions, compare_restored, restore_database
+from homelab_pipelines.backup.restore import (
+    RestoreOptions,
+    _roles_dropped_on_failure,
+    compare_restored,
+    restore_database,
+    restore_globals,
+)
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
 from tests.integration.backup.conftest import (
@@ -140,6 +148,74 @@ def test_failing_restore_with_replace_leaves_the_old_one(
     assert count(poor, old.name, "SELECT answer FROM old") == 42
     poor.drop_database(old.name)
     expect_untouched(old)
+
+
+ROLES = """SELECT string_agg(format('%s %s %s', rolname, rolcanlogin, ARRAY(SELECT roleid::regrole::text
+    FROM pg_auth_members WHERE member = pg_roles.oid ORDER BY 1)), ', ' ORDER BY rolname) FROM pg_roles"""
+
+
+@pytest.fixture
+def poor() -> Iterator[PostgresPeer]:
+    """A server of its own that lacks the extensions of the example, and has one role of the same name."""
+    with scratch_server(server_for(16)) as server:
+        peer = PostgresPeer(server, "", host=str(server.socket_dir), user=server.user)
+        with peer.connect() as connection:
+            connection.execute("CREATE ROLE example_login NOLOGIN CONNECTION LIMIT 1")
+        yield peer
+
+
+def test_failing_restore_drops_the_roles_it_made_and_no_other(
+    poor: PostgresPeer, shelf: DirectoryStore, saved: Manifest
+) -> None:
+    before = count(poor, "postgres", ROLES)
+    assert "example_login" in before
+    assert "example_owner" not in before
+    with databases_kept(poor), pytest.raises(RestoreFailed, match="is not available") as caught:
+        restore(poor, "anything", shelf, saved)
+    assert "could not be dropped" not in caught.value.why
+    assert count(poor, "postgres", ROLES) == before
+
+
+def test_role_that_is_used_when_its_restore_fails_stays_and_is_named(
+    poor: PostgresPeer, shelf: DirectoryStore, saved: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody makes a table that belongs to it, while the restore goes on."""
+    before = count(poor, "postgres", ROLES)
+    run = restore_module.run_pg_restore
+
+    def use_role(*arguments: Any, **options: Any) -> None:
+        with poor.connect() as connection:
+            connection.execute("CREATE TABLE used (n integer)")
+            connection.execute("ALTER TABLE used OWNER TO example_owner")
+        run(*arguments, **options)
+
+    monkeypatch.setattr(restore_module, "run_pg_restore", use_role)
+    with databases_kept(poor), pytest.raises(RestoreFailed, match="is not available") as caught:
+        restore(poor, "anything", shelf, saved)
+    assert caught.value.why.endswith('roles that this restore made and that could not be dropped: "example_owner"')
+    assert count(poor, "postgres", "SELECT tableowner FROM pg_tables WHERE tablename = 'used'") == "example_owner"
+    with poor.connect() as connection:
+        connection.execute("DROP TABLE used")
+        connection.execute("DROP ROLE example_owner")
+    assert count(poor, "postgres", ROLES) == before
+
+
+def test_role_that_may_set_a_parameter_is_dropped_with_that_right(poor: PostgresPeer) -> None:
+    before = count(poor, "postgres", ROLES)
+    with pytest.raises(RestoreFailed) as caught, _roles_dropped_on_failure(connection_to(poor)) as made:
+        dumped = 'CREATE ROLE "the first";\nGRANT SET ON PARAMETER work_mem TO "the first";\n'
+        made += restore_globals(connection_to(poor), dumped, scratch=False)[1]
+        assert made == ["the first"]
+        raise RestoreFailed("restoring", "something else failed")
+    assert caught.value.why == "something else failed"
+    assert count(poor, "postgres", ROLES) == before
+
+
+def test_roles_are_made_all_or_none(poor: PostgresPeer) -> None:
+    before = count(poor, "postgres", ROLES)
+    with pytest.raises(BackupError, match="no_such_role"):
+        restore_globals(connection_to(poor), "CREATE ROLE first;\nGRANT no_such_role TO first;\n", scratch=False)
+    assert count(poor, "postgres", ROLES) == before
 
 
 def test_copy_that_differs_does_not_replace_the_old_one(

@@ -22,12 +22,12 @@ from homelab_pipelines.backup.capture import CaptureOptions, capture_database, c
 from homelab_pipelines.backup.connection import LIVENESS, Direct
 from homelab_pipelines.backup.errors import SourceRefused, SourceUnavailable
 from homelab_pipelines.backup.fan_out import Target
-from homelab_pipelines.backup.local_server import free_port
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.records import Listing, list_store
 from homelab_pipelines.backup.session import connect
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import PLAIN, capture, connection_to, count, listed, verify
+from tests.peers.ports import free_port
 from tests.peers.postgres import FreshDatabase, PostgresPeer, every_major, start_server
 
 pytestmark = pytest.mark.postgres
@@ -226,16 +226,18 @@ def test_table_dropped_before_it_is_locked_may_be_tried_again(
     source_server: PostgresPeer, busy: FreshDatabase, nas: DirectoryStore
 ) -> None:
     """The drop is uncommitted when the tables are listed, and committed while the backup waits for its lock."""
+    waiting = f"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{busy.name}'"
 
-    def drop(_: threading.Event) -> None:
+    def drop(done: threading.Event) -> None:
         with psycopg.connect(busy.dsn) as connection:
             connection.execute("DROP TABLE ledger")
             locked.set()
-            time.sleep(1)
+            while not done.is_set() and not count(source_server, "postgres", waiting):
+                time.sleep(0.02)
 
     locked = threading.Event()
     with meanwhile(drop), pytest.raises(SourceUnavailable) as caught:
-        locked.wait(10)
+        assert locked.wait(30)
         capture(source_server, busy.name, nas)
     assert "ledger" in str(caught.value)
     assert caught.value.retryable

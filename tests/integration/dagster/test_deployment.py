@@ -19,9 +19,9 @@ import yaml
 
 from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
 from tests.integration.house import REPOSITORY, House, fill
+from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresPeer
 from tests.peers.receiver import HttpReceiver, http_receiver
-from tests.peers.s3 import free_port
 
 pytestmark = pytest.mark.postgres
 POOL = "postgres__main"

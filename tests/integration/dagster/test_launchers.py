@@ -13,8 +13,8 @@ from homelab_pipelines.launchers import CHANGES_CLUSTER_TAG, LAUNCHED_BY_TAG, LA
 from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
 from homelab_pipelines.schedules.alerts import broken_off
 from tests.integration.house import REPOSITORY, House
+from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresPeer
-from tests.peers.s3 import free_port
 
 pytestmark = pytest.mark.postgres
 

@@ -16,7 +16,8 @@ from homelab_pipelines.backup.stores.base import get, put
 from homelab_pipelines.backup.stores.s3 import S3Store
 from tests.integration.stores.conftest import s3_store
 from tests.peers.faulty_proxy import FaultyProxy, HttpAnswer
-from tests.peers.s3 import S3Server, free_port
+from tests.peers.ports import free_port
+from tests.peers.s3 import S3Server
 
 pytestmark = pytest.mark.s3
 MIB = 1 << 20
@@ -234,6 +235,35 @@ def test_server_killed_in_mid_upload_leaves_an_upload_that_sweep_clears(s3_serve
     assert "server/db/id/dump" in line
     assert s3_server.unfinished_uploads(s3_bucket) == []
     assert get(store, "server/db/earlier/dump") == b"earlier"
+
+
+def test_sweep_spares_an_upload_that_still_goes_on_however_long_ago_it_began(
+    s3_server: S3Server, s3_bucket: str
+) -> None:
+    store, now = s3_store(s3_server, s3_bucket), datetime.now(UTC)
+    writer = store.writer("server/db/id/dump")
+    writer.write(bytes(20 * MIB))
+    (upload,) = s3_server.client().list_multipart_uploads(Bucket=s3_bucket)["Uploads"]
+    # This server takes the time of the upload's folder for its beginning.
+    (folder,) = s3_server.data.rglob(upload["UploadId"])
+    os.utime(folder, ((now - timedelta(hours=3)).timestamp(),) * 2)
+    (upload,) = s3_server.client().list_multipart_uploads(Bucket=s3_bucket)["Uploads"]
+    assert now - upload["Initiated"] > timedelta(hours=2)
+    assert store.sweep(timedelta(hours=1), now) == []
+    writer.write(bytes(10 * MIB))
+    writer.commit()
+    assert [listed.key for listed in store.scan()] == ["server/db/id/dump"]
+
+
+def test_sweep_takes_an_upload_without_any_part_by_its_beginning(s3_server: S3Server, s3_bucket: str) -> None:
+    store, client = s3_store(s3_server, s3_bucket), s3_server.client()
+    client.create_multipart_upload(Bucket=s3_bucket, Key="house/backups/a/b")
+    now = datetime.now(UTC)
+    assert store.sweep(timedelta(hours=1), now + timedelta(minutes=50)) == []
+    (line,) = store.sweep(timedelta(hours=1), now + timedelta(minutes=70), dry_run=True)
+    assert s3_server.unfinished_uploads(s3_bucket) == ["house/backups/a/b"]
+    assert store.sweep(timedelta(hours=1), now + timedelta(minutes=70)) == [line]
+    assert s3_server.unfinished_uploads(s3_bucket) == []
 
 
 def test_upload_aborted_at_the_server_fails_the_commit(s3_server: S3Server, s3_bucket: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from homelab_pipelines.backup.errors import BackupDamaged, ObjectMissing
+from homelab_pipelines.backup.errors import BackupDamaged, ObjectMissing, StoreUnavailable
 from homelab_pipelines.backup.layout import backup_folder, new_proof_name
 from homelab_pipelines.backup.manifest import Manifest, StoredObject
 from homelab_pipelines.backup.records import add_proof, list_store, newest, read_backup
-from homelab_pipelines.backup.stores.base import put
+from homelab_pipelines.backup.stores.base import Listed, put
 from homelab_pipelines.backup.stores.directory import DirectoryStore
+from tests.peers.faulty_store import Fault, FaultyStore
 from tests.unit.backup.test_manifest import MANIFEST, NOW, PROOF
 
 
@@ -97,3 +99,41 @@ def test_proofs_are_read_beside_the_manifest(store: DirectoryStore) -> None:
     record = read_backup(store, manifest.source, manifest.id)
     assert [proof.result for proof in record.proofs] == ["different", "equal"]
     assert record.status == "verified"
+
+
+def test_manifest_that_cannot_be_read_hides_no_other_backup(store: DirectoryStore) -> None:
+    manifests = [backup(store, number) for number in range(3)]
+    failing = FaultyStore(store, Fault("error", on="read", keys=f"*/{manifests[1].id}/manifest.json", times=9))
+    listing = list_store(failing)
+    assert [record.manifest for record in listing.backups] == [manifests[0], manifests[2]]
+    (leftover,) = listing.leftovers
+    assert leftover.folder == backup_folder("main/app", manifests[1].id)
+    assert leftover.reason == "it cannot be read: the test asked for this error"
+    assert isinstance(leftover.error, StoreUnavailable)
+    with pytest.raises(StoreUnavailable, match="the test asked for this error"):
+        read_backup(failing, "main/app", manifests[1].id)
+
+
+def test_store_that_gives_no_manifest_fails_the_listing(store: DirectoryStore) -> None:
+    for number in range(3):
+        backup(store, number)
+    with pytest.raises(StoreUnavailable, match="the test asked for this error"):
+        list_store(FaultyStore(store, Fault("error", on="read", keys="*/manifest.json", times=9)))
+
+
+def test_store_that_stops_answering_in_the_middle_fails_the_listing(store: DirectoryStore) -> None:
+    for number in range(3):
+        backup(store, number)
+
+    class Leaving(FaultyStore):
+        scans = 0
+
+        def scan(self, prefix: str = "") -> Iterator[Listed]:
+            self.scans += 1
+            if self.scans > 1:
+                raise StoreUnavailable("listing nas", "the server cannot be reached", "start it")
+            return super().scan(prefix)
+
+    leaving = Leaving(store, Fault("error", on="read", keys="*/manifest.json"))
+    with pytest.raises(StoreUnavailable, match="the server cannot be reached"):
+        list_store(leaving)

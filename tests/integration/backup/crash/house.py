@@ -23,12 +23,13 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from homelab_pipelines.backup.connection import APPLICATION
-from homelab_pipelines.backup.local_server import LocalServer, free_port, persistent_server
+from homelab_pipelines.backup.local_server import LocalServer, persistent_server
 from homelab_pipelines.backup.programs import Installation
 from homelab_pipelines.backup.stores.base import BackupStore
 from tests.integration.backup.crash import worker
 from tests.integration.backup.crash.processes import Process, processes, wait_for
 from tests.integration.backup.crash.worker import Settings, Task
+from tests.peers.ports import free_port
 from tests.peers.postgres import SETTINGS
 from tests.peers.s3 import S3Server
 

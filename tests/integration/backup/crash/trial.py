@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from homelab_pipelines.backup.layout import backup_folder
 from homelab_pipelines.backup.manifest import BackupRecord
-from homelab_pipelines.backup.prune import delete_backup, sweep
+from homelab_pipelines.backup.prune import delete_backup, prune
 from homelab_pipelines.backup.records import Listing, list_store
 from homelab_pipelines.backup.scratch_folder import sweep_scratch
 from homelab_pipelines.backup.stores.base import BackupStore, Listed
@@ -125,7 +126,8 @@ class Trial:
             self._only_whole(name, list_store(store))
         now = datetime.now(UTC) + timedelta(seconds=2)  # S3 tells times in whole seconds
         for name, store in self.place.stores.items():
-            sweep(store, timedelta(0), now)
+            # Without a policy, and with no server that is known: it only sweeps.
+            assert prune(store, None, {}, ZoneInfo("UTC"), timedelta(0), now).faults == []
             listing = list_store(store)
             self._only_whole(name, listing)
             assert listing.leftovers == []
