@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +11,9 @@ from typing import Any
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """One JSON document on standard output; escaped where the locale cannot write every character."""
+    every_character = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=not every_character) + "\n")
 
 
 def say(text: str) -> None:

@@ -104,7 +104,9 @@ def read_document(text: str) -> Document:
         if node is not None:
             reader.document.data = reader.read(node, (), _place(node), ())
     except RecursionError:
-        raise NotYaml(Fault(1, 1, "this file is nested too deep to be a homelab", "look for a bracket too many: [ or {")) from None
+        raise NotYaml(
+            Fault(1, 1, "this file is nested too deep to be a homelab", "look for a bracket too many: [ or {")
+        ) from None
     return reader.document
 
 
