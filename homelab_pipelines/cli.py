@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,25 +35,14 @@ def homelab(inventory: Path | None, home: Path | None) -> None:
 
 
 @homelab.command()
-@click.option("--force", is_flag=True, help="Replace a file that is there; it is kept as homelab.yaml.old.")
+@click.option("--force", is_flag=True, help="Where there is one, keep it as homelab.yaml.old (.old.2 …).")
 @_JSON
 def init(force: bool, as_json: bool) -> int:
     """Write a commented homelab.yaml to start from."""
     from homelab_pipelines.backup.configured import inventory_path
-    from homelab_pipelines.commands.output import print_json, refuse
-    from homelab_pipelines.inventory.template import commented_template
+    from homelab_pipelines.commands.template_file import write_template
 
-    path, kept = inventory_path(), None
-    if path.exists():
-        if not force:
-            next_step = "edit it, or homelab init --force"
-            return refuse(1, "writing the inventory", f"{path} is there already", next_step, as_json)
-        kept = path.rename(path.with_name(path.name + ".old"))
-    path.write_text(commented_template())
-    click.echo(f"wrote {path}\n  next: fill it in, then homelab check", err=True)
-    if as_json:
-        print_json({"written": str(path), "kept": str(kept) if kept else None})
-    return 0
+    return write_template(inventory_path(), force, as_json)
 
 
 @homelab.command()
@@ -105,28 +95,24 @@ def discover(as_json: bool) -> int:
 
 @homelab.command("mark-target")
 @click.argument("name")
+@click.option("--force", is_flag=True, help="Also where nothing is mounted: require_mount then guards nothing.")
 @_JSON
-def mark_target(name: str, as_json: bool) -> int:
+def mark_target(name: str, force: bool, as_json: bool) -> int:
     """Put the marker file on a mounted target, which require_mount looks for. Once, while it is mounted."""
-    from homelab_pipelines.backup.configured import ConfiguredBackups
-    from homelab_pipelines.backup.stores.directory import DirectoryStore
-    from homelab_pipelines.commands.output import print_json, refuse
+    from homelab_pipelines.commands.marking import mark_target
 
-    configured = ConfiguredBackups.from_environment()
-    store = configured.store(name) if name in configured.homelab.backups.targets else None
-    if not isinstance(store, DirectoryStore):
-        known = ", ".join(configured.homelab.backups.targets)
-        why = f"{name!r} is not a directory target of the inventory"
-        return refuse(2, "marking a target", why, f"one of: {known}" if known else "homelab check", as_json)
-    store.mark()
-    click.echo(f"marked {store.location('')}", err=True)
-    if as_json:
-        print_json({"target": name, "location": store.location("")})
-    return 0
+    return mark_target(name, force, as_json)
 
 
 @homelab.command()
-@click.option("--port", default=3000, show_default=True, envvar="PORT", help="The Dagster UI's port on 127.0.0.1.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    envvar="PORT",
+    help="The Dagster UI's port on 127.0.0.1.",
+)
 @click.option("--run/--no-run", default=True, help="Run the nightly job when no fresh proven backup is there.")
 @click.option("--stay/--no-stay", default=True, help="Stay until Ctrl-C, or end at once after the first run.")
 @_JSON
@@ -160,6 +146,7 @@ def backups(name: str | None, stores: tuple[str, ...], endpoint: str | None, as_
     """List backups: when, how large, where, and when they were last proven."""
     from homelab_pipelines.commands.listing import list_backups
 
+    _refuse_endpoint_alone(stores, endpoint)
     return list_backups(name, stores, endpoint, as_json)
 
 
@@ -209,6 +196,7 @@ def restore(
     from homelab_pipelines.backup.restore import RestoreOptions
     from homelab_pipelines.commands.proving import restore_backup
 
+    _refuse_endpoint_alone(stores, endpoint)
     if (into is None) == (new_database is None):
         raise click.UsageError("say where to: --into DSN or --new-database NAME")
     options = RestoreOptions(replace=replace, roles=roles, jobs=jobs, check=check, folder=scratch)
@@ -225,9 +213,16 @@ def prune(dry_run: bool, as_json: bool) -> int:
     return prune_targets(dry_run, as_json)
 
 
+def _refuse_endpoint_alone(stores: tuple[str, ...], endpoint: str | None) -> None:
+    if endpoint and not stores:
+        raise click.UsageError("--endpoint is of no use without --from s3://…; a target's stands in the inventory")
+
+
 def main() -> None:
     """Run the command: 0 when all asked for was done, 1 when not, 2 for a wrong call or inventory, 130 for Ctrl-C."""
     warnings.showwarning = _warn
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # under LC_ALL=C a name or a table's line is no reason to end
     run: Callable[..., Any] = homelab.main
     try:
         status = run(standalone_mode=False)

@@ -107,7 +107,7 @@ class ConfiguredBackups:
         try:
             password = self._secret(server.password)
         except SecretError as error:
-            raise SourceRefused(f"reading the password of {name}", str(error), "homelab check") from error
+            raise SourceRefused(f"reading the password of {name}", *error.why_and_next("homelab check")) from error
         return Connection(name, place, server.user, password, server.maintenance_database)
 
     def choice(self, name: str) -> Choice:
@@ -148,10 +148,7 @@ class ConfiguredBackups:
 
     def known_databases(self) -> dict[str, list[str]]:
         """The databases of each server: what its patterns name literally, and what was found last time."""
-        try:
-            remembered = json.loads(self._remembered.read_text())
-        except (OSError, ValueError):
-            remembered = {}
+        remembered = self._read_remembered()
         known: dict[str, list[str]] = {}
         for name, server in self.homelab.databases.items():
             literal = [pattern for pattern in server.include if not set(pattern) & set("*?[")]
@@ -159,6 +156,20 @@ class ConfiguredBackups:
             if names:
                 known[name] = [each for each in names if server.selects(each)]
         return known
+
+    def _read_remembered(self) -> dict[str, list[str]]:
+        """What was found last time; nothing where the file is not there, or is not what `remember` writes."""
+        try:
+            remembered = json.loads(self._remembered.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(remembered, dict):
+            return {}
+        return {
+            server: names
+            for server, names in remembered.items()
+            if isinstance(names, list) and all(isinstance(name, str) for name in names)
+        }
 
     def remember(self, found: dict[str, list[str]]) -> bool:
         """Keep what was found; whether it is news."""
@@ -199,7 +210,7 @@ class ConfiguredBackups:
         try:
             return store_for_target(name, self.homelab.backups.targets[name], self.folder)
         except SecretError as error:
-            raise StoreRefused(f"reading the credentials of {name}", str(error), "homelab check") from error
+            raise StoreRefused(f"reading the credentials of {name}", *error.why_and_next("homelab check")) from error
 
     def open_stores(self) -> tuple[dict[str, BackupStore], dict[str, BackupError]]:
         """The stores by target, and why the others cannot be opened: one that is wrong does not stop the others."""
@@ -280,7 +291,8 @@ class ConfiguredBackups:
         try:
             text = self._secret(self.homelab.backups.identity)
         except SecretError as error:
-            raise KeyMissing("reading backups.identity", str(error), "put the key there, or pass --identity") from error
+            why, _ = error.why_and_next()
+            raise KeyMissing("reading backups.identity", why, "put the key there, or pass --identity FILE") from error
         return parse_identities(text) if text is not None else []
 
     def scratch_choice(self, server: str) -> Any:

@@ -219,9 +219,8 @@ def _restored(
                 raise VerificationImpossible(f"verifying {manifest.source} {manifest.id}", *reason) from error
             outcome |= {"result": "failed", "differences": [f"{error.what}: {error.why}"]}
         except BackupError as error:
-            raise VerificationImpossible(
-                f"verifying {manifest.source} {manifest.id}", str(error), "try again"
-            ) from error
+            why, next_step = f"{error.what}: {error.why}", error.next_step or "try again"
+            raise VerificationImpossible(f"verifying {manifest.source} {manifest.id}", why, next_step) from error
     return Proof(
         source=manifest.source, id=manifest.id, target=target, checked_at=checked_at, method="restored", **outcome
     )

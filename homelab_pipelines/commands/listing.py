@@ -6,30 +6,32 @@ from typing import Any
 
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.layout import MANIFEST
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.readable import readable_bytes
-from homelab_pipelines.backup.records import list_store
+from homelab_pipelines.backup.records import Listing, list_store
 from homelab_pipelines.backup.stores.addresses import open_store
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.commands.output import print_json, say, show
 from homelab_pipelines.report import backup_rows, backup_table
 
 
-def open_stores(addresses: tuple[str, ...], endpoint: str | None) -> tuple[list[BackupStore], list[str]]:
-    """The stores named by hand, else every target of the inventory; and what is wrong with those left out.
+def open_stores(addresses: tuple[str, ...], endpoint: str | None) -> tuple[list[BackupStore], list[BackupError]]:
+    """The stores named by hand, else every target of the inventory; and why those left out cannot be opened.
 
     Raises the error of a store that was named by hand.
     """
     if addresses:
         return [open_store(address, endpoint=endpoint) for address in addresses], []
     opened, failed = ConfiguredBackups.from_environment().open_stores()
-    return list(opened.values()), [str(error) for error in failed.values()]
+    return list(opened.values()), list(failed.values())
 
 
 def list_backups(name: str | None, addresses: tuple[str, ...], endpoint: str | None, as_json: bool) -> int:
     """Print every backup, or one source's; 1 when it has none, a store cannot be read, or a manifest is not valid."""
     records: list[BackupRecord] = []
-    stores, faults = open_stores(addresses, endpoint)
+    stores, unopened = open_stores(addresses, endpoint)
+    faults = [str(error) for error in unopened]
     for store in stores:
         try:
             listing = list_store(store)
@@ -42,8 +44,10 @@ def list_backups(name: str | None, addresses: tuple[str, ...], endpoint: str | N
             for leftover in listing.leftovers
             if leftover.unreadable is not None
         ]
+        if addresses and not listing.backups:
+            faults.append(_nothing_there(store, listing))
     rows = backup_rows(records)
-    if name is not None:
+    if name is not None and (rows or not addresses):
         rows = [row for row in rows if row["source"] in _meant(name, rows, addresses)]
         if not rows:
             places = ", ".join(store.name for store in stores) or "any store"
@@ -57,6 +61,17 @@ def list_backups(name: str | None, addresses: tuple[str, ...], endpoint: str | N
     elif not faults:
         say("no backups yet\n  next: homelab backup")
     return 1 if faults else 0
+
+
+def _nothing_there(store: BackupStore, listing: Listing) -> str:
+    """An address that a person gave holds a backup, or is the wrong one."""
+    count = sum(leftover.unreadable is None for leftover in listing.leftovers)
+    unfinished = f" ({count} were begun and not finished)" if count else ""
+    return (
+        f"{store.location('')}: nothing there is a backup{unfinished};"
+        f" looked for SERVER/DATABASE/ID/{MANIFEST}, with an ID such as 20260131T020000Z-1a2b3c\n"
+        "  next: name the folder or prefix that holds the SERVER folders"
+    )
 
 
 def _meant(name: str, rows: list[dict[str, Any]], addresses: tuple[str, ...]) -> set[str]:

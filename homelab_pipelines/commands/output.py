@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """One JSON document on standard output; escaped where the locale cannot write every character."""
+    every_character = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=not every_character) + "\n")
 
 
 def print_json_error(what: str, why: str, next_step: str = "", problems: Sequence[Problem] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path
 from homelab_pipelines.backup.connection import Connection, Direct
-from homelab_pipelines.backup.errors import BackupError, KeyMissing, ObjectMissing, RestoreFailed
+from homelab_pipelines.backup.errors import (
+    BackupError,
+    KeyMissing,
+    ObjectMissing,
+    RestoreFailed,
+    SourceRefused,
+    SourceUnavailable,
+)
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord, Proof
 from homelab_pipelines.backup.readable import readable_bytes
@@ -24,6 +32,9 @@ from homelab_pipelines.commands.listing import open_stores
 from homelab_pipelines.commands.output import print_json, progress_bar, say, show
 
 _DSN_EXAMPLE = "postgresql://user@host:5432/new_database"
+_INTO_NEXT = "is the server up, and are host, port, user and password of --into (or PGPASSWORD) right?"
+# NAMEDATALEN - 1 of every PostgreSQL that was not built otherwise; the server cuts longer names without an error.
+_LONGEST_NAME_BYTES = 63
 _DSN_PARTS = {"host", "port", "user", "password", "dbname", "sslmode"}
 
 
@@ -40,8 +51,10 @@ def verify_backups(name: str | None, backup_id: str | None, as_json: bool) -> in
                 say(str(error))
                 failed = True
             if not copies:
-                wanted = f"backup {backup_id}" if backup_id else "a backup"
-                say(f"{source.id}: no target holds {wanted}\n  next: homelab backup")
+                if backup_id:
+                    say(f"{source.id}: no target holds backup {backup_id}\n  next: homelab backups, for all there are")
+                else:
+                    say(f"{source.id}: no target holds a backup\n  next: homelab backup")
                 failed = True
                 continue
             with progress_bar(source.id) as progress:
@@ -70,13 +83,24 @@ def restore_backup(
     as_json: bool,
 ) -> int:
     """Restore a backup; 0 only when the restored copy was found equal (or was not to be compared)."""
-    stores, faults = open_stores(addresses, endpoint)
+    # Whatever is wrong with where to is said before hours of looking and unpacking.
+    parts = _dsn(into) if into is not None else {}
+    database = checked_database_name(str(parts["dbname"]), "--into") if parts else ""
+    if new_database is not None:
+        database = checked_database_name(new_database, "--new-database")
+    stores, unopened = open_stores(addresses, endpoint)
+    faults = [f"{error.what}: {error.why}" for error in unopened]
     known = None if addresses else ConfiguredBackups.from_environment().find_source(name)
     store, record = _find(known.id if known else name, backup_id, stores, faults)
-    connection, database = _destination(record, into, new_database)
+    connection = _from_dsn(parts) if parts else _from_inventory(record)
     identities = _identities(record, identity)
-    with progress_bar(f"restoring {record.manifest.source}") as progress:
-        result = restore_database(connection, database, store, record, identities, options, progress)
+    try:
+        with progress_bar(f"restoring {record.manifest.source}") as progress:
+            result = restore_database(connection, database, store, record, identities, options, progress)
+    except (SourceRefused, SourceUnavailable) as error:
+        if parts and "homelab.yaml" in error.next_step:  # the address came from the command line
+            raise type(error)(error.what, error.why, _INTO_NEXT) from error
+        raise
     if as_json:
         print_json(
             {
@@ -100,7 +124,7 @@ def restore_backup(
         for note in result.notes:
             say(f"  note: {note}")
         if result.replaced:
-            say(f"  the former database is {result.replaced!r}; once you are sure: dropdb {result.replaced}")
+            say(f"  the former database is {result.replaced!r}; once you are sure: {_drop_command(result.replaced)}")
     for line in result.differences:
         say(f"  differs: {line}")
     return 1 if result.differences else 0
@@ -119,7 +143,8 @@ def _find(
 ) -> tuple[BackupStore, BackupRecord]:
     """The newest sound backup of what `name` means, or the one asked for, on a store whose copy is sound.
 
-    Says what stood in the way of a newer one, or of looking for one.
+    Sound is what is whole and whose latest proof, if there is one, did not fail. Says what stood in the way of a newer
+    one, or of looking for one. One asked for by its id is taken as it is: where its proof failed, with a warning.
     """
     found: list[tuple[BackupStore, BackupRecord]] = []
     for store in stores:
@@ -132,7 +157,7 @@ def _find(
                 continue
             listing = list_store(store, source_id)
         except BackupError as error:
-            faults.append(str(error))
+            faults.append(f"{error.what}: {error.why}")
             continue
         found += [(store, record) for record in listing.backups]
         faults += [
@@ -140,20 +165,35 @@ def _find(
             for leftover in listing.leftovers
             if leftover.unreadable is not None
         ]
-    sound = [pair for pair in found if not pair[1].damage]
+    sound = [pair for pair in found if pair[1].status != "failed"]
     if backup_id is None:
-        faults += [f"{record.location}: {record.damage}" for _, record in found if record.damage]
+        faults += [f"{record.location}: {_why_failed(record)}" for _, record in found if record.status == "failed"]
     elif not sound:
-        sound = found  # named by its id: the restore itself says what is wrong with it
+        # The restore itself says what is wrong with a damaged one.
+        sound = [pair for pair in found if not pair[1].damage] or found
+        for _, record in sound:
+            if not record.damage:
+                say(f"warning: {record.location}: {_why_failed(record)}")
     if sound:
         for fault in faults:
             say(f"note: {fault}")
-        return max(sound, key=lambda pair: (pair[1].taken_at, pair[1].status != "failed"))
+        return max(sound, key=lambda pair: pair[1].taken_at)
     places = ", ".join(store.name for store in stores) or "no store"
     wanted = f"backup {backup_id} of {name!r}" if backup_id else f"a whole backup of {name!r}"
     if faults:
-        raise RestoreFailed(f"finding {wanted}", "; ".join(faults), "homelab backups")
+        hint = "homelab backups; one whose proof failed is restored when it is named: --id ID"
+        next_step = hint if any(record.status == "failed" for _, record in found) else "homelab backups"
+        raise RestoreFailed(f"finding {wanted}", "; ".join(faults), next_step)
     raise ObjectMissing(f"finding {wanted}", f"there is none in {places}", "homelab backups")
+
+
+def _why_failed(record: BackupRecord) -> str:
+    """What is wrong with a backup that counts as failed: damage that its listing shows, else its latest proof."""
+    proof = record.latest_proof
+    if record.damage or proof is None:
+        return str(record.damage)
+    details = "; ".join(proof.differences[:3])
+    return f"its latest proof, of {proof.checked_at:%Y-%m-%d %H:%M} UTC, failed ({proof.result}): {details}"
 
 
 def _source_in(store: BackupStore, name: str) -> str | None:
@@ -167,17 +207,37 @@ def _source_in(store: BackupStore, name: str) -> str | None:
     return matching[0] if matching else None
 
 
-def _destination(record: BackupRecord, into: str | None, new_database: str | None) -> tuple[Connection, str]:
-    """The server and the database's name there."""
-    if into is None:
-        configured = ConfiguredBackups.from_environment()
-        server = Source.parse(record.manifest.source).server
-        if server not in configured.homelab.databases:
-            raise RestoreFailed(
-                f"restoring {record.manifest.source}", f"the inventory has no server {server!r}", "name one: --into DSN"
-            )
-        return configured.connection(server), str(new_database)
-    parts = _dsn(into)
+def checked_database_name(name: str, option: str) -> str:
+    """`name`, where it can be the name of a database. Raises RestoreFailed, naming the option it came from."""
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise RestoreFailed(f"reading {option}", "the database's name is not UTF-8", "choose another name") from None
+    if 1 <= length <= _LONGEST_NAME_BYTES:
+        return name
+    why = f"the database's name has {length} bytes; PostgreSQL takes 1 to {_LONGEST_NAME_BYTES}"
+    raise RestoreFailed(f"reading {option}", why, "choose another name")
+
+
+def _drop_command(database: str) -> str:
+    """What a person types to drop a database of any name; -- where it would be taken for an option."""
+    return f"dropdb {'-- ' if database.startswith('-') else ''}{shlex.quote(database)}"
+
+
+def _from_inventory(record: BackupRecord) -> Connection:
+    """The server that the backup came from."""
+    configured = ConfiguredBackups.from_environment()
+    server = Source.parse(record.manifest.source).server
+    if server not in configured.homelab.databases:
+        raise RestoreFailed(
+            f"restoring {record.manifest.source}", f"the inventory has no server {server!r}", "name one: --into DSN"
+        )
+    connection: Connection = configured.connection(server)
+    return connection
+
+
+def _from_dsn(parts: dict[str, Any]) -> Connection:
+    """The server of --into; what it leaves out comes from libpq's environment variables."""
     place = Direct(
         str(parts.get("host") or os.environ.get("PGHOST") or _socket_folder()),
         _port(str(parts.get("port") or os.environ.get("PGPORT") or 5432)),
@@ -185,7 +245,7 @@ def _destination(record: BackupRecord, into: str | None, new_database: str | Non
     )
     user = str(parts.get("user") or os.environ.get("PGUSER") or "postgres")
     password = parts.get("password") or os.environ.get("PGPASSWORD")
-    return Connection(str(place), place, user, str(password) if password else None), str(parts["dbname"])
+    return Connection(str(place), place, user, str(password) if password else None)
 
 
 def _dsn(text: str) -> dict[str, Any]:

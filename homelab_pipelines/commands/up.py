@@ -54,7 +54,7 @@ def bring_up(deployment: Deployment, run: bool, stay: bool, as_json: bool = Fals
             started_any = True
             _demo(deployment, stack)
             configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
-            well_chosen = _say_databases(configured)
+            silent, well_chosen = _say_databases(configured)
             # Before Dagster starts: what others write while it loads is then news, and loaded once more.
             graph = _Graph(deployment, configured.known_databases())
             say("starting Dagster (code server, daemon, webserver) …")
@@ -71,6 +71,9 @@ def bring_up(deployment: Deployment, run: bool, stay: bool, as_json: bool = Fals
             for name, store in configured.open_stores()[0].items():
                 say(f"{name}: {store.location('')}")
             if run and not (well_chosen and _proven(configured, rows)):
+                done = 1
+            if silent:
+                say(f"NOT ALL IS WELL: no answer from server {', '.join(silent)}, see above; its backups are old ones")
                 done = 1
             say(f"\nDagster UI: {deployment.url}")
             outcome = done
@@ -89,14 +92,15 @@ def bring_up(deployment: Deployment, run: bool, stay: bool, as_json: bool = Fals
             say("everything that was started here has ended")
 
 
-def _say_databases(configured: ConfiguredBackups) -> bool:
-    """Ask the servers and say what they have; False when patterns of the inventory are wrong."""
+def _say_databases(configured: ConfiguredBackups) -> tuple[list[str], bool]:
+    """Ask the servers and say what they have; those that did not answer, and whether the patterns can be meant."""
     found, failed = configured.discover()
     for error in failed.values():
         say(str(error))
     for server, names in found.items():
         say(f"server {server}: {described(names, failed.get(server))}")
-    return not any(isinstance(error, ChoiceFailed) for error in failed.values())
+    wrong = [server for server, error in failed.items() if isinstance(error, ChoiceFailed)]
+    return [server for server in failed if server not in wrong], not wrong
 
 
 def _stop(stop: threading.Event) -> None:
@@ -107,20 +111,34 @@ def _stop(stop: threading.Event) -> None:
 
 
 def _demo(deployment: Deployment, stack: ExitStack) -> None:
-    """Without an inventory, or with the demo's own, start the demo's server and fill it."""
+    """Without an inventory, or with a demo's own, start that demo's server and fill it; make again what is gone of it.
+
+    An inventory that was written for another folder of state keeps its demo there: the port, the secrets and the
+    backups that it names are there.
+    """
     from homelab_pipelines.demo.data import ensure
-    from homelab_pipelines.demo.inventory import is_demo, write_demo_inventory
+    from homelab_pipelines.demo.inventory import complete_demo, demo_home, write_demo_inventory
     from homelab_pipelines.demo.server import demo_server
 
-    if deployment.inventory.exists() and not is_demo(deployment.inventory, deployment.home):
-        return
-    if not deployment.inventory.exists():
-        say(f"no {deployment.inventory.name} here: writing the demo homelab's")
+    inventory, home = deployment.inventory, deployment.home
+    is_new = not inventory.exists()
+    if is_new:
+        say(f"no {inventory.name} here: writing the demo homelab's")
+    else:
+        found = demo_home(inventory)
+        if found is None:
+            return
+        if found != home:
+            say(f"{inventory.name} is the demo's of {found}: its server, secrets and backups stay there")
+        home = found
+        if made := complete_demo(inventory, home):
+            say(f"made again what was gone of the demo: {'; '.join(made)}")
     say("starting the demo's PostgreSQL server …")
-    server = stack.enter_context(demo_server(deployment.home))
+    server = stack.enter_context(demo_server(home))
     if filled := ensure(server.dsn()):
         say(f"filled the demo's databases: {', '.join(filled)}")
-    write_demo_inventory(deployment.inventory, deployment.home)
+    if is_new:
+        write_demo_inventory(inventory, home)
 
 
 class _Graph:

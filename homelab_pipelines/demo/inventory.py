@@ -7,10 +7,21 @@ from pathlib import Path
 
 import pyrage
 
+from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.stores.directory import DirectoryStore
-from homelab_pipelines.demo.server import HOST, PASSWORD_FILE, PORT_FILE, SUPERUSER, demo_port, write_secret
-from homelab_pipelines.inventory.databases import AtHost
+from homelab_pipelines.backup.stores.keys import MARKER
+from homelab_pipelines.demo.server import (
+    HOST,
+    PASSWORD_FILE,
+    SUPERUSER,
+    demo_port,
+    keep_port,
+    superuser_password,
+    write_secret,
+)
+from homelab_pipelines.inventory.databases import AtHost, PostgresServer
 from homelab_pipelines.inventory.loader import InventoryInvalid, load
+from homelab_pipelines.inventory.model import Homelab
 
 IDENTITY_FILE = Path("demo/secrets/age-identity")
 NAS = Path("demo/nas")
@@ -46,6 +57,10 @@ backups:
 """
 
 
+class DemoIncomplete(BackupError):
+    """The demo's inventory names something that is gone and cannot be made again."""
+
+
 def write_demo_inventory(path: Path, home: Path) -> None:
     """Write the demo's inventory to `path`, unless it is there, and make what it refers to below `home`.
 
@@ -68,22 +83,79 @@ def write_demo_inventory(path: Path, home: Path) -> None:
         identity=_written(home / IDENTITY_FILE, path),
         nas=_written(home / NAS, path),
     )
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
+    _replace(path, text)
 
 
-def is_demo(path: Path, home: Path) -> bool:
-    """Whether an inventory uses the demo's server, so that it has to be started. False for one with mistakes in it."""
-    if not (home / PORT_FILE).exists():
-        return False
+def demo_home(path: Path) -> Path | None:
+    """The folder of state whose demo server an inventory uses, so that it has to be started there; else None.
+
+    It is told by the file of the server's password, which is below that folder whether or not it is still there. None
+    for an inventory with mistakes in it.
+    """
     try:
         homelab = load(path)
     except InventoryInvalid:
-        return False
-    places = [server.at for server in homelab.databases.values()]
-    port = demo_port(home)
-    return any(isinstance(at, AtHost) and (homelab.address_of(at.host), at.port) == (HOST, port) for at in places)
+        return None
+    entry = _demo_entry(homelab)
+    file = entry.password.path(path.absolute().parent) if entry and entry.password else None
+    return file.parents[len(PASSWORD_FILE.parts) - 1] if file else None
+
+
+def complete_demo(path: Path, home: Path) -> list[str]:
+    """Make again what the demo's inventory at `path` names below `home` and is gone; say what that was.
+
+    The port is the inventory's. A new age identity takes the place of the lost one in `encrypt_to`: that one key of the
+    file is changed. Raises DemoIncomplete where it cannot be known which key the lost identity belongs to.
+    """
+    homelab = load(path)
+    entry = _demo_entry(homelab)
+    made = []
+    if entry is not None and isinstance(entry.at, AtHost):
+        keep_port(home, entry.at.port)
+    if not (home / PASSWORD_FILE).exists():
+        superuser_password(home)
+        made.append("the superuser's password")
+    identity = homelab.backups.identity
+    is_ours = identity is not None and identity.path(path.absolute().parent) == home / IDENTITY_FILE
+    if is_ours and not (home / IDENTITY_FILE).exists():
+        _renew_identity(path, home, homelab.backups.encrypt_to)
+        made.append(f"the age identity (encrypt_to in {path.name} names the new one; older backups stay closed)")
+    if not (home / NAS / MARKER).exists():
+        DirectoryStore(home / NAS, "nas").mark()
+        made.append("the folder that plays the NAS")
+    return made
+
+
+def _demo_entry(homelab: Homelab) -> PostgresServer | None:
+    """The entry of the demo's server: on 127.0.0.1, with the demo's own file as its password."""
+    for server in homelab.databases.values():
+        file = Path(server.password.file) if server.password and server.password.file else None
+        if file is None or not isinstance(server.at, AtHost) or homelab.address_of(server.at.host) != HOST:
+            continue
+        if file.parts[-len(PASSWORD_FILE.parts) :] == PASSWORD_FILE.parts:
+            return server
+    return None
+
+
+def _renew_identity(path: Path, home: Path, recipients: tuple[str, ...]) -> None:
+    if len(recipients) != 1:
+        raise DemoIncomplete(
+            f"starting the demo of {path}",
+            f"its age identity {home / IDENTITY_FILE} is gone, and encrypt_to has {len(recipients)} keys",
+            f"put the identity back, or move {path} away: homelab up then writes a new demo",
+        )
+    new = pyrage.x25519.Identity.generate()
+    text = path.read_text(encoding="utf-8")
+    # The inventory first: killed in between, the next start finds no identity again and makes another.
+    _replace(path, text.replace(recipients[0], str(new.to_public())))
+    write_secret(home / IDENTITY_FILE, str(new))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole; bytes of a path that are not UTF-8 go out as they came in."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8", errors="surrogateescape")
+    aside.replace(path)
 
 
 def _written(path: Path, inventory: Path) -> str:

@@ -50,7 +50,7 @@ def demo_server(home: Path) -> Iterator[DemoServer]:
 
     Raises ProgramMissing when no PostgreSQL server is installed, LocalServerFailed when it does not start.
     """
-    password = write_secret(home / PASSWORD_FILE, secrets.token_urlsafe(24))
+    password = superuser_password(home)
     folder = cluster_folder(home)
     installation = choose_installation(cluster_major(folder / "data"))
     port = demo_port(home)
@@ -117,12 +117,22 @@ def remove_demo(home: Path) -> None:
     shutil.rmtree(home / "demo", ignore_errors=True)
 
 
+def superuser_password(home: Path) -> str:
+    """The superuser's password, chosen once; the server is given it at every start."""
+    return write_secret(home / PASSWORD_FILE, secrets.token_urlsafe(24))
+
+
 def demo_port(home: Path) -> int:
     """The server's port: a free one is chosen once and written down, for homelab.yaml names it."""
     path = home / PORT_FILE
     with suppress(FileNotFoundError, ValueError):
         return int(path.read_text())
-    port = _unused_port()
+    return keep_port(home, _unused_port())
+
+
+def keep_port(home: Path, port: int) -> int:
+    """Write down the port that the server is to have from the next start on; return it."""
+    path = home / PORT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(f"{port}\n")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
@@ -197,8 +198,11 @@ class Backups(Section):
     targets: dict[Name, Target] = Field(default={}, description="where every backup is written to")
 
 
-def findings(backups: Backups) -> Iterator[Finding]:
-    """What the keys of `backups` disagree about among themselves; paths start at the section."""
+def findings(backups: Backups, base_dir: FilePath) -> Iterator[Finding]:
+    """What the keys of `backups` disagree about among themselves; paths start at the section.
+
+    `base_dir` is the folder of homelab.yaml.
+    """
     if backups.encrypt_to and backups.identity is None:
         yield Finding(
             ("encrypt_to",),
@@ -208,11 +212,11 @@ def findings(backups: Backups) -> Iterator[Finding]:
             at="key",
         )
     yield from _schedule_findings(backups)
-    places: dict[tuple[str | None, str], str] = {}
+    places: dict[tuple[str, ...], str] = {}
     for name, target in backups.targets.items():
         yield from _target_findings(("targets", name), target)
-        kind: Literal["s3", "directory"] = "s3" if isinstance(target, S3Target) else "directory"
-        place = (target.endpoint, target.s3) if isinstance(target, S3Target) else (None, target.directory.rstrip("/"))
+        kind = "s3" if isinstance(target, S3Target) else "directory"
+        place = _place(target, base_dir)
         if place in places:
             yield Finding(
                 ("targets", name, kind),
@@ -221,6 +225,27 @@ def findings(backups: Backups) -> Iterator[Finding]:
                 about=(("targets", name, kind), ("targets", places[place])),
             )
         places.setdefault(place, name)
+
+
+def _place(target: DirectoryTarget | S3Target, base_dir: FilePath) -> tuple[str, ...]:
+    """What two targets in one place have in common, however each of them writes it. Touches no disk: a mount may hang.
+
+    Links are therefore not followed, and two host names of one S3 server are two places.
+    """
+    if isinstance(target, DirectoryTarget):
+        return "directory", os.path.abspath(target.path(base_dir))  # noqa: PTH100 - resolve() would touch the disk
+    return "s3", _server(target.endpoint), target.bucket, target.prefix
+
+
+def _server(endpoint: str | None) -> str:
+    """Host and port of an S3 server; all of Amazon's are one, since a bucket's name is there only once."""
+    if endpoint is None:
+        return "amazonaws.com"
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    if host.endswith("amazonaws.com"):
+        return "amazonaws.com"
+    return f"{host}:{parts.port or (80 if parts.scheme == 'http' else 443)}"
 
 
 def _schedule_findings(backups: Backups) -> Iterator[Finding]:

@@ -104,7 +104,9 @@ def read_document(text: str) -> Document:
         if node is not None:
             reader.document.data = reader.read(node, (), _place(node), ())
     except RecursionError:
-        raise NotYaml(Fault(1, 1, "this file is nested too deep to be a homelab")) from None
+        raise NotYaml(
+            Fault(1, 1, "this file is nested too deep to be a homelab", "look for a bracket too many: [ or {")
+        ) from None
     return reader.document
 
 
@@ -154,7 +156,8 @@ class _Reader:
     def read(self, node: yaml.Node, path: Path, place: Place, above: tuple[int, ...]) -> Any:
         self.nodes += 1
         if self.nodes > _MOST_NODES:
-            raise NotYaml(Fault(*place.value, f"aliases make this file larger than {_MOST_NODES} entries"))
+            message = f"aliases make this file larger than {_MOST_NODES} entries"
+            raise NotYaml(Fault(*place.value, message, "write the entries out, without aliases (*name) of aliases"))
         if id(node) in above:
             raise NotYaml(Fault(*place.value, "this alias stands inside its own anchor", "write the entry out"))
         self.document.places[path] = place

@@ -61,7 +61,7 @@ def _examine(path: FilePath | str) -> tuple[Homelab | None, list[Problem]]:
     if not isinstance(document.data, dict):
         message = f"a homelab is a mapping (key: value), here stands {noun(document.data)}"
         return None, [*problems, Problem(file, *document.place(()).value, message, "start with homelab: <its name>")]
-    homelab, found = _validate(document.data)
+    homelab, found = _validate(document.data, FilePath(path).absolute().parent)
     problems += [_problem(file, document, finding) for finding in found]
     return homelab, sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.message))
 
@@ -93,7 +93,7 @@ def _problem(file: str, document: Document, finding: Finding) -> Problem:
     return Problem(file, line, column, finding.message, finding.hint)
 
 
-def _validate(data: dict[str, Any]) -> tuple[Homelab | None, list[Finding]]:
+def _validate(data: dict[str, Any], base_dir: FilePath) -> tuple[Homelab | None, list[Finding]]:
     """The homelab, and what is wrong with it; where parts are wrong, the sound ones are still compared."""
     errors: list[Finding] = []
     wrong: list[Path] = []
@@ -114,7 +114,7 @@ def _validate(data: dict[str, Any]) -> tuple[Homelab | None, list[Finding]]:
             taken_out = [_take_out(sound, finding.path) for finding in found]
             if True not in taken_out:
                 return None, errors
-    between = [finding for finding in findings(homelab) if not _concerns(finding, wrong)]
+    between = [finding for finding in findings(homelab, base_dir) if not _concerns(finding, wrong)]
     return homelab, errors + between
 
 

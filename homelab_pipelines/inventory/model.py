@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from collections.abc import Iterator
+from pathlib import Path as FilePath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -70,10 +71,13 @@ class Homelab(Section):
         return self.hosts[host].address if host in self.hosts else host
 
 
-def findings(homelab: Homelab) -> Iterator[Finding]:
-    """Everything that parts of the inventory disagree about, section by section and between sections."""
+def findings(homelab: Homelab, base_dir: FilePath) -> Iterator[Finding]:
+    """Everything that parts of the inventory disagree about, section by section and between sections.
+
+    `base_dir` is the folder of homelab.yaml, where relative paths in it start.
+    """
     yield from findings_under(("databases",), databases_section.findings(homelab.databases))
-    yield from findings_under(("backups",), backups_section.findings(homelab.backups))
+    yield from findings_under(("backups",), backups_section.findings(homelab.backups, base_dir))
     for name, server in homelab.databases.items():
         if isinstance(server.at, AtHost) and server.at.host not in homelab.hosts and not is_address(server.at.host):
             path = ("databases", name, "at", "host")

@@ -14,11 +14,17 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from homelab_pipelines.inventory.base import Section, path_from
 from homelab_pipelines.inventory.problems import did_you_mean, invalid
 
-LITERAL = "a secret must be a reference, write {env: NAME} or {file: path}"
+LITERAL = "a secret is never written here, only a reference to it"
+_HOW = "write {env: NAME} or {file: path}"
 
 
 class SecretError(Exception):
     """A secret that is referred to cannot be had. The message names the reference, never a value."""
+
+    def why_and_next(self, otherwise: str = "") -> tuple[str, str]:
+        """The message without its next step, and that step, or `otherwise` where it has none."""
+        why, _, next_step = str(self).partition("\n  next: ")
+        return why, next_step or otherwise
 
 
 class SecretUnset(SecretError):
@@ -68,12 +74,12 @@ class SecretReference(Section):
         if isinstance(value, SecretReference):
             return value
         if not isinstance(value, dict):
-            raise invalid(LITERAL)
+            raise invalid(LITERAL, _HOW)
         # An unknown key is not named: in {hunter2} the secret itself is the key.
         if unknown := [key for key in value if key not in cls.model_fields]:
-            raise invalid(LITERAL, did_you_mean(unknown[0], cls.model_fields))
+            raise invalid(LITERAL, did_you_mean(unknown[0], cls.model_fields) or _HOW)
         if [value.get(key) is None for key in ("env", "file")].count(False) != 1:
-            raise invalid("a secret has exactly one of env and file", "write {env: NAME} or {file: path}")
+            raise invalid("a secret has exactly one of env and file", _HOW)
         return value
 
     def __str__(self) -> str:

@@ -66,29 +66,65 @@ def _value_error(error: ErrorDetails) -> tuple[str, str]:
         return context["message"], context["hint"]
     if value is None:
         return "has no value", "write one after the colon, or remove the key"
+    part = part_at(location) or {}
     if kind in _EXPECTED:
-        return f"{_EXPECTED[kind]}, here stands {noun(value)}", _type_hint(kind, value)
+        return f"{_EXPECTED[kind]}, here stands {noun(value)}", _type_hint(kind, value, part)
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"must be {words} {context[key]}", ""
+        return f"must be {words} {context[key]}", _range(part)
     if kind == "literal_error":
-        choices = _choices(part_at(location) or {})
-        return f"must be {one_of(choices)}", did_you_mean(value, choices)
+        choices = _choices(part)
+        near = did_you_mean(value, choices)
+        if len(choices) == 1:
+            return f"must be {choices[0]}", near or f"write {choices[0]}; there is no other yet"
+        return f"must be {one_of(choices)}", near or f"choose one of them; it says {_described(part)}"
     if kind == "string_too_short":
         return "must not be empty", "write a text, or remove the key"
-    return said, ""
+    return said, f"write {_described(part)}"
 
 
-def _type_hint(kind: str, value: Any) -> str:
-    if kind == "string_type" and isinstance(value, bool | int | float):
-        return "put it into quotes to make it text"
-    if kind == "int_type" and isinstance(value, str) and value.isdecimal():
-        return "write it without quotes"
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in ("yes", "no", "on", "off", "true", "false"):
-        return f"write {'true' if value.lower() in ('yes', 'on', 'true') else 'false'}"
-    if kind == "tuple_type" and isinstance(value, str | dict):
+def _type_hint(kind: str, value: Any, part: dict[str, Any]) -> str:
+    if kind == "string_type":
+        is_plain = isinstance(value, bool | int | float)
+        return "put it into quotes to make it text" if is_plain else f"write one text: {_described(part)}"
+    if kind == "int_type":
+        decimal = isinstance(value, str) and value.isdecimal()
+        return "write it without quotes" if decimal else f"{_range(part)}: {_described(part)}"
+    if kind == "bool_type":
+        is_true = isinstance(value, str) and value.lower() in ("yes", "on", "true")
+        is_false = isinstance(value, str) and value.lower() in ("no", "off", "false")
+        return "write true" if is_true else "write false" if is_false else "write true or false, without quotes"
+    if kind in ("tuple_type", "list_type"):
         return "write it in brackets: [ ]"
-    return ""
+    return _mapping_hint(part)
+
+
+def _mapping_hint(part: dict[str, Any]) -> str:
+    """Which keys a mapping has; where they are names that a person chooses, how an entry looks."""
+    part = resolve(part)
+    if known := list(part.get("properties", ())):
+        return f"write keys below it; known here: {', '.join(known)}"
+    entries = [*part.get("patternProperties", {}).values(), part.get("additionalProperties")]
+    entry = next((resolve(each) for each in entries if isinstance(each, dict)), {})
+    kinds = [resolve(each) for each in (*entry.get("oneOf", ()), *entry.get("anyOf", ()))] or [entry]
+    examples = [", ".join(f"{key}: …" for key in kind.get("required", ())) for kind in kinds]
+    shown = " or ".join(f"main: {{{example}}}" if example else "name: text" for example in examples)
+    return f"write each entry below it with a name of its own: {shown}"
+
+
+def _range(part: dict[str, Any]) -> str:
+    part = resolve(part)
+    least, most = part.get("minimum"), part.get("maximum")
+    if least is not None and most is not None:
+        return f"write a whole number from {least} to {most}"
+    if least is not None:
+        return f"write a whole number, {least} or more"
+    return "write a whole number"
+
+
+def _described(part: dict[str, Any]) -> str:
+    """What a key is for, in the words of its model."""
+    return str(part.get("description") or resolve(part).get("description", "a value that fits"))
 
 
 def _unknown_key(location: Path, value: Any) -> tuple[str, str]:
@@ -106,7 +142,7 @@ def _what_to_add(location: Path) -> str:
     part = part_at(location) or {}
     if choices := _choices(part):
         return f"add {location[-1]}: {one_of(choices)}"
-    return f"add {location[-1]}: <{part.get('description') or resolve(part).get('description', 'a value')}>"
+    return f"add {location[-1]}: <{_described(part)}>"
 
 
 def _choices(part: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import timedelta
 from decimal import Decimal
@@ -84,7 +85,8 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise invalid(f"not a duration: {value} has no unit", f"write {value}h, {value}m or {value}s")
+        units = f"write {value}h, {value}m or {value}s" if math.isfinite(value) and value >= 0 else _DURATION_HINT
+        raise invalid(f"not a duration: {value} has no unit", units)
     if not isinstance(value, str):
         raise invalid(f"not a duration: here stands {noun(value)}", _DURATION_HINT)
     text = value.strip()

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from homelab_pipelines.demo.server import PORT_FILE, remove_demo
 from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state
 from tests.e2e.conftest import START_SECONDS, Started, Stranger, Watcher, listens
 from tests.integration.house import REPOSITORY
@@ -235,6 +236,59 @@ def test_kill_9_of_homelab_up_ends_its_children(first_day: FirstDay, stranger: S
     os.kill(up, signal.SIGKILL)
     stranger.wait_until_gone(30)
     assert stranger.taken_ports() == []
+
+
+def once(stranger: Stranger, home: Path, log: str, *arguments: str) -> Started:
+    """`homelab up` with another folder of state, that ends by itself."""
+    command = (str(stranger.folder / ".venv/bin/homelab"), *arguments, "--home", str(home), "up", "--no-stay")
+    started = stranger.start(*command, log=log)
+    started.process.wait(START_SECONDS)
+    return started
+
+
+def test_up_with_another_home_starts_the_demos_server_where_its_inventory_says(
+    first_day: FirstDay, stranger: Stranger
+) -> None:
+    before = backups(stranger)
+    other = stranger.folder / "elsewhere"
+    up = once(stranger, other, "elsewhere.log")
+    assert up.process.returncode == 0, up.said
+    assert f"homelab.yaml is the demo's of {stranger.home}" in up.said and "filled" not in up.said
+    assert "refused" not in up.said and "made again" not in up.said
+    assert [path.name for path in other.iterdir() if path.name == "demo"] == []
+    assert backups(stranger) == before
+
+
+def test_up_after_the_state_was_removed_makes_the_demo_again(first_day: FirstDay, stranger: Stranger) -> None:
+    inventory = stranger.folder / "homelab.yaml"
+    before, port = inventory.read_text(), (stranger.home / PORT_FILE).read_text()
+    remove_demo(stranger.home)
+    shutil.rmtree(stranger.home)
+    up = once(stranger, stranger.home, "again-from-nothing.log")
+    assert up.process.returncode == 0, up.said
+    assert "made again what was gone of the demo: the superuser's password; the age identity" in up.said
+    assert up.said.count("restored and equal") == 3
+    after = inventory.read_text()
+    changed = [new for old, new in zip(before.splitlines(), after.splitlines(), strict=True) if old != new]
+    assert len(changed) == 1 and changed[0].startswith("  encrypt_to: [age1")
+    assert (stranger.home / PORT_FILE).read_text() == port
+
+
+def test_up_with_a_server_that_does_not_answer_ends_with_1_though_its_backups_are_fresh(
+    first_day: FirstDay, stranger: Stranger
+) -> None:
+    silent = stranger.folder / "silent.yaml"
+    text = (stranger.folder / "homelab.yaml").read_text()
+    # Not the demo any more: another address, and the password in another file.
+    secret = stranger.folder / "silent-password"
+    secret.write_text("unused\n")
+    secret.chmod(0o600)
+    text = re.sub(r"port: \d+", "port: 1", text)
+    silent.write_text(re.sub(r"password: \{file: [^}]*\}", "password: {file: silent-password}", text))
+    up = once(stranger, stranger.home, "silent.log", "--inventory", str(silent))
+    assert up.process.returncode == 1, up.said
+    assert "Connection refused" in up.said and "NOT ALL IS WELL: no answer from server main" in up.said
+    assert "Traceback" not in up.said
 
 
 def test_homelab_up_as_an_ordinary_user(stranger: Stranger) -> None:

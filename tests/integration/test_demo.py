@@ -21,8 +21,22 @@ from homelab_pipelines.backup.local_server import LocalServerFailed
 from homelab_pipelines.backup.scratch_folder import default_parent
 from homelab_pipelines.demo import server as demo
 from homelab_pipelines.demo.data import DATABASES, ensure
-from homelab_pipelines.demo.inventory import IDENTITY_FILE, NAS, write_demo_inventory
-from homelab_pipelines.demo.server import PASSWORD_FILE, PORT_FILE, DemoServer, demo_server, remove_demo
+from homelab_pipelines.demo.inventory import (
+    IDENTITY_FILE,
+    NAS,
+    DemoIncomplete,
+    complete_demo,
+    demo_home,
+    write_demo_inventory,
+)
+from homelab_pipelines.demo.server import (
+    PASSWORD_FILE,
+    PORT_FILE,
+    DemoServer,
+    demo_server,
+    remove_demo,
+    superuser_password,
+)
 from homelab_pipelines.inventory.loader import check, load
 from tests.peers import missing
 
@@ -211,3 +225,51 @@ def test_write_demo_inventory_twice_changes_nothing(tmp_path: Path) -> None:
     assert secret not in path.read_text()
     assert str(pyrage.x25519.Identity.from_str(secret).to_public()) in path.read_text()
     assert load(path).backups.targets["nas"].directory == "state/demo/nas"  # type: ignore[union-attr]
+
+
+def test_demo_home_is_told_by_the_inventory_even_when_all_of_it_is_gone(tmp_path: Path) -> None:
+    path, home = tmp_path / "homelab.yaml", tmp_path / "state"
+    write_demo_inventory(path, home)
+    assert demo_home(path) == home
+    shutil.rmtree(home)
+    assert demo_home(path) == home
+    path.write_text(path.read_text().replace("demo/secrets/postgres-password", "secrets/mine"))
+    assert demo_home(path) is None
+    path.write_text("homelab: [")
+    assert demo_home(path) is None
+
+
+def test_complete_demo_makes_again_what_is_gone_and_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
+    path, home = tmp_path / "homelab.yaml", tmp_path / "state"
+    write_demo_inventory(path, home)
+    superuser_password(home)
+    path.write_text(f"{path.read_text()}# mine: ä\n", encoding="utf-8")
+    before = path.read_text(encoding="utf-8")
+    port = (home / PORT_FILE).read_text()
+    assert complete_demo(path, home) == []
+    assert path.read_text(encoding="utf-8") == before
+
+    shutil.rmtree(home)
+    made = complete_demo(path, home)
+    assert [line.partition(" (")[0] for line in made] == [
+        "the superuser's password",
+        "the age identity",
+        "the folder that plays the NAS",
+    ]
+    assert (home / PORT_FILE).read_text() == port and (home / NAS / ".homelab-backups").exists()
+    identity = pyrage.x25519.Identity.from_str((home / IDENTITY_FILE).read_text().strip())
+    assert load(path).backups.encrypt_to == (str(identity.to_public()),)
+    assert len(set(before.splitlines()) - set(path.read_text(encoding="utf-8").splitlines())) == 1
+
+
+def test_complete_demo_of_two_keys_cannot_know_which_one_was_lost(tmp_path: Path) -> None:
+    path, home = tmp_path / "homelab.yaml", tmp_path / "state"
+    write_demo_inventory(path, home)
+    second = str(pyrage.x25519.Identity.generate().to_public())
+    path.write_text(path.read_text().replace("encrypt_to: [", f"encrypt_to: [{second}, "))
+    before = path.read_text()
+    (home / IDENTITY_FILE).unlink()
+    with pytest.raises(DemoIncomplete, match="encrypt_to has 2 keys") as caught:
+        complete_demo(path, home)
+    assert "put the identity back" in caught.value.next_step
+    assert path.read_text() == before

@@ -114,8 +114,7 @@ def _store_for_bucket(name: str, target: S3Target, base_dir: Path) -> BackupStor
     try:
         access_key, secret_key = target.access_key.read(base_dir), target.secret_key.read(base_dir)
     except SecretError as error:
-        why, _, next_step = str(error).partition("\n  next: ")
-        raise StoreRefused(f"opening target {name}", why, next_step) from None
+        raise StoreRefused(f"opening target {name}", *error.why_and_next("homelab check")) from None
     store = S3Store(
         target.bucket,
         target.prefix,

@@ -355,7 +355,7 @@ class DirectoryStore:
         raise StoreUnavailable(
             f"{action} {path}",
             f"{self.root} is not mounted: marker file {marker} is missing",
-            f"mount it, or if this is the first use: homelab mark-target {self._name}",
+            f"mount it; only when it is mounted and still missing, at its first use: homelab mark-target {self._name}",
         )
 
     def make_folders(self, folder: Path) -> list[Path]:

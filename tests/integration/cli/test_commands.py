@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +16,7 @@ import pytest
 import yaml
 
 from tests.integration.cli.conftest import Lab, homelab
+from tests.peers import missing
 
 pytestmark = pytest.mark.postgres
 
@@ -91,10 +95,31 @@ def test_mark_target_makes_a_mounted_folder_usable(lab: Lab, tmp_path: Path) -> 
         (tmp_path / name).mkdir()
     (tmp_path / "homelab.yaml").write_text(yaml.safe_dump(data))
     assert homelab(tmp_path, "check", "--connect").status == 1
-    assert homelab(tmp_path, "mark-target", "usb").status == 0
-    assert homelab(tmp_path, "check", "--connect").status == 0
+    refused = homelab(tmp_path, "mark-target", "usb")
+    assert refused.status == 1 and f"nothing is mounted at {tmp_path / 'usb'}" in refused.err
+    assert homelab(tmp_path, "check", "--connect").status == 1
+    with mounted(tmp_path / "usb"):
+        assert homelab(tmp_path, "mark-target", "usb").status == 0
+        assert homelab(tmp_path, "check", "--connect").status == 0
+    assert homelab(tmp_path, "check", "--connect").status == 1, "the marker went with what was mounted"
+    (tmp_path / "usb").rmdir()
+    gone = homelab(tmp_path, "mark-target", "usb", "--force")
+    assert gone.status == 1 and f"there is no folder {tmp_path / 'usb'}" in gone.err
+    assert not (tmp_path / "usb").exists()
     unknown = homelab(tmp_path, "mark-target", "us")
     assert unknown.status == 2 and "'us' is not a directory target" in unknown.err
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """A file system of its own on a folder."""
+    done = subprocess.run(("mount", "-t", "tmpfs", "tmpfs", str(folder)), capture_output=True, check=False)
+    if done.returncode != 0:
+        missing(f"nothing can be mounted here: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(("umount", str(folder)), check=True)
 
 
 def test_backup_of_all_is_a_dagster_run_with_every_check_passed(lab: Lab) -> None:

@@ -85,7 +85,7 @@ def test_init_says_what_it_wrote_and_what_it_kept(tmp_path: Path) -> None:
     path = str(tmp_path / "homelab.yaml")
     assert homelab(tmp_path, "init", "--json").json == {"written": path, "kept": None}
     again = homelab(tmp_path, "init", "--json")
-    assert again.status == 1 and error(again)["next"] == "edit it, or homelab init --force"
+    assert again.status == 1 and "homelab init --force" in str(error(again)["next"])
     assert homelab(tmp_path, "init", "--force", "--json").json == {"written": path, "kept": f"{path}.old"}
 
 
@@ -93,7 +93,9 @@ def test_mark_target_says_where(lab: Lab, tmp_path: Path) -> None:
     shutil.copytree(lab.house.folder / "secrets", tmp_path / "secrets")
     shutil.copy(lab.house.inventory, tmp_path)
     (tmp_path / "usb").mkdir()
-    said = homelab(tmp_path, "mark-target", "usb", "--json")
+    refused = homelab(tmp_path, "mark-target", "usb", "--json")
+    assert refused.status == 1 and "nothing is mounted" in str(error(refused)["why"])
+    said = homelab(tmp_path, "mark-target", "usb", "--force", "--json")
     assert said.status == 0 and said.json == {"target": "usb", "location": str(tmp_path / "usb")}
     unknown = homelab(tmp_path, "mark-target", "us", "--json")
     assert unknown.status == 2 and "'us' is not a directory target" in str(error(unknown)["why"])

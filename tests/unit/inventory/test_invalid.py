@@ -29,6 +29,11 @@ def test_check_invalid_file_reports_exactly_the_expected_lines(case: Path, monke
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_check_invalid_file_says_of_every_mistake_how_to_mend_it(case: Path) -> None:
+    assert [problem for problem in check(case) if not problem.hint] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_load_invalid_file_raises_all_problems_of_check(case: Path) -> None:
     with pytest.raises(InventoryInvalid) as raised:
         load(case)

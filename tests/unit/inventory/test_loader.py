@@ -157,7 +157,7 @@ def test_check_any_value_anywhere_gives_problems_with_places_and_no_traceback(da
         file = Path(folder) / "homelab.yaml"
         file.write_text(yaml.safe_dump(content, allow_unicode=True))
         problems = check(file)
-    assert all(problem.line >= 1 and problem.column >= 1 and problem.message for problem in problems)
+    assert all(problem.line >= 1 and problem.column >= 1 and problem.message and problem.hint for problem in problems)
 
 
 def test_problem_is_json_ready(problems_of: Checker) -> None:

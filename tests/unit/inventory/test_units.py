@@ -117,6 +117,9 @@ def test_parse_duration_good_text_gives_a_timedelta(text: str, duration: timedel
     ("text", "hint"),
     [
         (26, "write 26h, 26m or 26s"),
+        (float("nan"), "for example 26h"),
+        (float("inf"), "for example 26h"),
+        (-5, "for example 26h"),
         ("26", "for example 26h"),
         ("24 hours", "did you mean 24h?"),
         ("2 Weeks", "did you mean 2w?"),
