@@ -4,7 +4,7 @@ from __future__ import annotations
 
 pytest_plugins = [
     "tests.peers.docker",
-    "tests.peers.kubernetes.cluster",
     "tests.peers.postgres",
     "tests.peers.s3",
+    "tests.peers.kubernetes.cluster",
 ]

@@ -125,8 +125,9 @@ class Cluster:
         return node
 
     def stop_api_server(self) -> None:
-        """End the API server; kubelets, controllers and pods go on without it."""
-        self.control_plane.api_server.stop()
+        """End the API server at once; kubelets, controllers and pods go on without it."""
+        # Asked kindly it would wait up to a minute for those who watch it, and they never stop of themselves.
+        self.control_plane.api_server.kill()
 
     def start_api_server(self) -> None:
         """Start the API server again, on the same address and data, and wait until it is ready."""
@@ -152,7 +153,7 @@ class Cluster:
         addresses = [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": name}]
         patch = json.dumps({"status": {"addresses": addresses}})
         self.kubectl("patch", f"node/{name}", "--subresource=status", "--type=merge", f"--patch={patch}")
-        self.try_kubectl("taint", f"node/{name}", f"{UNINITIALISED}-")
+        self.try_kubectl("taint", "node", name, f"{UNINITIALISED}-")
         taints = self.get(f"node/{name}")["spec"].get("taints", [])
         return all(taint["key"] != UNINITIALISED for taint in taints)
 

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "homelab-kubernetes-"
@@ -26,34 +26,31 @@ CLEAN_SECONDS = 20.0
 
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
-    """A fresh folder for one cluster; everything of the cluster is gone when the block ends."""
-    for former in PARENT.glob(f"{PREFIX}*"):
-        with _locked(former) as ours:
-            if ours:
+    """A fresh folder for one cluster; everything of the cluster is gone when the block ends, or an error says what."""
+    # The lock on the parent: another session must not take a folder for an abandoned one before it is locked.
+    held = ExitStack()
+    with _lock(PARENT, fcntl.LOCK_EX):
+        for former in PARENT.glob(f"{PREFIX}*"):
+            with suppress(BlockingIOError, FileNotFoundError), _lock(former, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 remove(former)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PARENT))
-    # The kernel gives the lock back when we die: that tells the next session that nobody needs the folder any more.
-    with _locked(folder) as ours:
-        assert ours, folder
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PARENT))
+        # The kernel gives the lock back when we die: that tells the next session that nobody needs the folder.
+        held.enter_context(_lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    with held:
         try:
             yield folder
         finally:
             remove(folder)
+    if left := remains(folder):
+        raise RuntimeError(f"a test cluster has left on this machine: {', '.join(left)}")
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def _lock(folder: Path, operation: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
+        fcntl.flock(descriptor, operation)
+        yield
     finally:
         os.close(descriptor)
 

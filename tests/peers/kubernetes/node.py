@@ -201,6 +201,8 @@ def kubelet_configuration(folder: Path, port: int, authority: Path, cgroup: str)
         # A container without CAP_SYS_RESOURCE may not make itself less likely to be killed.
         "oomScoreAdj": 0,
         "failSwapOn": False,
+        # The firewall is the machine's, and without kube-proxy nothing needs the kubelet's chains in it.
+        "makeIPTablesUtilChains": False,
         "podLogsDir": str(folder / "logs"),
         "volumePluginDir": str(folder / "volume-plugins"),
         "resolvConf": str(folder / "resolv.conf"),
