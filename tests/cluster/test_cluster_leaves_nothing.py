@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.peers.kubernetes.leftovers import cluster_folder, remains
@@ -65,9 +66,9 @@ def test_session_that_ends_leaves_nothing(end: str) -> None:
 
 def processes(folder: Path) -> list[str]:
     """The processes of the cluster, and the one that its pod started."""
-    listed = subprocess.run(("ps", "-eo", "pid,args"), capture_output=True, text=True, check=True, timeout=30).stdout
-    own = [line for line in listed.splitlines() if folder.name in line or line.endswith("sleep 7777")]
-    return [line for line in own if "sys.argv" not in line]
+    listed = [process.info for process in psutil.process_iter(["pid", "cmdline"])]
+    words = [(info["pid"], info["cmdline"] or []) for info in listed]
+    return [f"{pid} {line}" for pid, line in words if line == ["sleep", "7777"] or folder.name in " ".join(line)]
 
 
 def kernel_settings() -> dict[str, str]:

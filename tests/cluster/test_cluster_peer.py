@@ -79,6 +79,17 @@ def test_pod_of_the_host_network_reaches_loopback_of_the_machine(kubernetes: Clu
     assert [body for _, body in receiver.requests] == ["called"]
 
 
+def test_pod_of_the_host_network_finds_a_service_by_the_name_that_its_pod_gives_it(
+    kubernetes: Cluster, namespace: str
+) -> None:
+    with http_receiver() as receiver:
+        url = receiver.ping_url.replace("127.0.0.1", "postgres.homelab.svc")
+        spec = pod_spec(f"wget -q -O - --post-data=called {url}")
+        spec["hostAliases"] = [{"ip": "127.0.0.1", "hostnames": ["postgres.homelab.svc"]}]
+        run_job(kubernetes, namespace, "calls", spec)
+    assert [body for _, body in receiver.requests] == ["called"]
+
+
 def test_pod_with_its_own_network_answers_exec_and_its_neighbour(kubernetes: Cluster, namespace: str) -> None:
     kubernetes.apply(
         pod("server", namespace, pod_spec("while true; do echo answer | nc -l -p 80; done", host_network=False))

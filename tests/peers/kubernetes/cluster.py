@@ -1,8 +1,11 @@
 """The fixture `kubernetes`: a real cluster of one node for the test session, and what tests may ask of it.
 
 Pods need `imagePullPolicy: Never` (nothing can be pulled) and an image that is there: images.BUSYBOX, or what
-`import_image` brought. With `hostNetwork: true` they reach 127.0.0.1 of the machine and the API server; without, only
-each other. There is no kube-proxy and no DNS in the cluster, so a Service is an object that carries no traffic.
+`import_image` brought. With `hostNetwork: true` they reach 127.0.0.1 of the machine, and the API server as any pod
+does; without, they have an address and reach each other, but not the API server.
+
+There is no kube-proxy, no DNS and nothing that enforces a NetworkPolicy: such objects are stored and carry no traffic.
+A pod of the host's network finds others by the names of their Services when its `hostAliases` say 127.0.0.1 for them.
 """
 
 from __future__ import annotations
