@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.peers.docker import IMAGE as POSTGRES
+from tests.peers.docker import DockerPeer
 from tests.peers.kubernetes.cluster import FIRST_NODE, Cluster
 from tests.peers.kubernetes.images import BUSYBOX, write_busybox, write_image
 from tests.peers.kubernetes.processes import wait_until
@@ -166,6 +168,17 @@ def test_imported_image_runs(kubernetes: Cluster, namespace: str, tmp_path: Path
     kubernetes.import_image(archive)
     spec = pod_spec("cat /mark", image="homelab.test/own:1")
     assert run_job(kubernetes, namespace, "own", spec) == "made by the test\n"
+
+
+@pytest.mark.docker
+def test_image_that_docker_saved_runs(
+    kubernetes: Cluster, namespace: str, docker_engine: DockerPeer, tmp_path: Path
+) -> None:
+    archive = tmp_path / "saved.tar"
+    docker_engine.docker("save", "--output", str(archive), POSTGRES)
+    kubernetes.import_image(archive)
+    spec = pod_spec("postgres --version", image=POSTGRES)
+    assert run_job(kubernetes, namespace, "saved", spec).startswith("postgres (PostgreSQL) 18")
 
 
 def test_running_pod_outlives_the_api_server_and_its_end_is_told(
