@@ -16,8 +16,8 @@ from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_
 from homelab_pipelines.schedules.alerts import failed_checks
 from tests.integration.cli.conftest import homelab
 from tests.integration.house import House, fill
+from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresPeer
-from tests.peers.s3 import free_port
 
 pytestmark = pytest.mark.postgres
 

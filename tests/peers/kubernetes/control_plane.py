@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.peers.kubernetes.certificates import Authority, write_key
 from tests.peers.kubernetes.processes import Program, wait_until
-from tests.peers.s3 import free_port
+from tests.peers.ports import free_port
 
 HTTPS = 443
 READY_SECONDS = 90.0

@@ -22,7 +22,7 @@ from tests.peers.kubernetes.certificates import Authority
 from tests.peers.kubernetes.images import PAUSE
 from tests.peers.kubernetes.processes import Program, only_child, wait_until
 from tests.peers.kubernetes.programs import NETWORK_PLUGINS
-from tests.peers.s3 import free_port
+from tests.peers.ports import free_port
 
 # The kubelet insists on setting these (pkg/kubelet/cm/container_manager_linux.go), and the bridge plugin the last one.
 # Among them: a kernel that reboots at the first oops. The node gets files of its own in their place.

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.peers import missing
-from tests.peers.s3 import cache_folder
+from tests.peers.go import cache_folder, find_go
 
 MODULE = Path(__file__).parent
 BUILD_SECONDS = 45 * 60
@@ -57,14 +57,12 @@ def version() -> str:
 
 def compiled() -> Path:
     """The folder with the COMPILED programs, built first where the cache has none for this go.mod and Go."""
-    go = shutil.which("go")
-    if go is None:
-        missing("no Kubernetes: it is compiled from source, and there is no go")
+    go = find_go()
     said = subprocess.run((go, "version"), capture_output=True, text=True, check=True, timeout=60).stdout
     digest = hashlib.sha256("\n".join((said, *BUILD_FLAGS)).encode())
     for name in ("go.mod", "go.sum"):
         digest.update((MODULE / name).read_bytes())
-    folder = cache_folder().parent / f"kubernetes-{version()}-{digest.hexdigest()[:16]}"
+    folder = cache_folder() / f"kubernetes-{version()}-{digest.hexdigest()[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Two sessions that start at once must not compile the same thing side by side.
     with (folder.parent / "kubernetes.lock").open("w") as lock:
