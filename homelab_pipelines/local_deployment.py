@@ -254,6 +254,13 @@ def unfinished_before(deployment: Deployment, moment: datetime) -> bool:
     return any((run["updateTime"] or 0.0) < moment.timestamp() for run in found)
 
 
+def has_succeeded(deployment: Deployment, job: str) -> bool:
+    """Whether a run of a job ever ended well."""
+    query = """query ($job: String!) { runsOrError(filter: {pipelineName: $job, statuses: [SUCCESS]}, limit: 1) {
+        ... on Runs { results { runId } } } }"""
+    return bool(graphql(deployment, query, {"job": job})["runsOrError"].get("results"))
+
+
 def run_state(deployment: Deployment, run_id: str) -> RunState:
     """How far a run is."""
     query = """query ($id: ID!) { runOrError(runId: $id) { ... on Run { status stepKeysToExecute

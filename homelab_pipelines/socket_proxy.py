@@ -1,9 +1,9 @@
 """A proxy in front of Docker's socket that lets through only what the run launcher of one `dagster.yaml` does.
 
-Access to Docker's socket is root on its host. Filtering by method and path would not change that, for whoever may create
-a container may mount the host's root folder into it. So the body of a create is compared with the launcher's settings,
-and every other call reaches only containers that were made through here. Nothing of a request is passed on as it came:
-it is parsed, judged, and written anew. `python -m homelab_pipelines.socket_proxy` serves.
+Access to Docker's socket is root on its host. Filtering by method and path would not change that, for whoever may
+create a container may mount the host's root folder into it. So the body of a create is compared with the launcher's
+settings, and every other call reaches only containers that were made through here. Nothing of a request is passed on as
+it came: it is parsed, judged, and written anew. `python -m homelab_pipelines.socket_proxy` serves.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], image: str) -> Rules:
-        """From the content of dagster.yaml. Raises ValueError when it has no Docker launcher with a deployment label."""
+        """From dagster.yaml. Raises ValueError unless it has a Docker launcher with a deployment label and one network."""
         launcher = settings.get("run_launcher") or {}
         config = launcher.get("config") or {}
         keywords = config.get("container_kwargs") or {}
@@ -121,7 +121,7 @@ class Rules:
         for option in host.get("SecurityOpt") or []:
             if option not in self.security:
                 raise Refused(f"the security option {option} would widen what the container may do")
-        # Docker's own type of `Volumes` names folders inside the container: harmless, and docker-py sends it with binds.
+        # `Volumes` names folders inside the container: harmless, and docker-py sends it with every bind.
         known = {*_FREE, "Image", "Cmd", "Env", "Volumes", "HostConfig", "NetworkingConfig"}
         _expect_empty(body, known, "")
         _expect_empty(host, {*_FREE_OF_HOST, "Binds", "NetworkMode", "SecurityOpt"}, "HostConfig.")

@@ -58,7 +58,7 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             check = stack.enter_context(running(deployment))
             say(f"Dagster is up after {time.monotonic() - started:.0f} s")
             _end_abandoned(deployment, begun)
-            done = _first_run(deployment, check) if run and not _fresh(configured) else 0
+            done = run_to_end(deployment, check) if run and not _fresh(configured) else 0
             rows = _newest_rows(configured)
             show(backup_table(rows, title="newest backups"))
             for name, store in configured.open_stores()[0].items():
@@ -152,7 +152,8 @@ class _Graph:
             return None
 
 
-def _first_run(deployment: Deployment, check: Callable[[], None]) -> int:
+def run_to_end(deployment: Deployment, check: Callable[[], None]) -> int:
+    """Launch the nightly job and say how each step ends; 0 when all ended well. `check` raises when a part has died."""
     run_id = launch(deployment, JOB)
     say(f"running {JOB}: {deployment.url}/runs/{run_id}")
     seen: dict[str, str] = {}
