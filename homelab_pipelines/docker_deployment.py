@@ -267,7 +267,8 @@ def _problems(homelab: Homelab, base: Path) -> Iterator[str]:
             container = server.at.container
             yield (
                 f"  databases.{name}.at: run containers may not enter other containers with docker exec\n"
-                f"    next: docker network connect {_PROJECT} {container}, and at: {{host: {container}}}"
+                f"    next: docker network connect {_PROJECT} {container}; then hosts: {{{name}: {{address: {container}}}}}"
+                f" and at: {{host: {name}}}"
             )
         if isinstance(server.at, AtPod):
             yield (

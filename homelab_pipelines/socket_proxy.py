@@ -75,7 +75,7 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], image: str) -> Rules:
-        """From dagster.yaml. Raises ValueError unless it has a Docker launcher with a deployment label and one network."""
+        """From dagster.yaml. Raises ValueError unless it has a Docker launcher with a deployment label, one network."""
         launcher = settings.get("run_launcher") or {}
         config = launcher.get("config") or {}
         keywords = config.get("container_kwargs") or {}

@@ -23,8 +23,8 @@ IMAGE = "homelab-test/postgres:18"
 BASE = "homelab-test/python:bookworm"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 DEBIAN = "http://deb.debian.org/debian"
-# The conventions of the official image that a user's containers follow: POSTGRES_USER, POSTGRES_DB, POSTGRES_PASSWORD or
-# its file, a first start that makes the cluster, every address served, and the command's arguments passed on.
+# The conventions of the official image that a user's containers follow: POSTGRES_USER, POSTGRES_DB, POSTGRES_PASSWORD
+# or its file, a first start that makes the cluster, every address served, and the command's arguments passed on.
 ENTRYPOINT = """#!/bin/sh
 set -eu
 user="${POSTGRES_USER:-postgres}"
@@ -51,7 +51,9 @@ class DockerPeer:
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command against this engine."""
-        done = subprocess.run(("docker", "--host", self.host, *arguments), capture_output=True, text=True, check=False)
+        environment = {**os.environ, "DOCKER_BUILDKIT": "0"}  # Debian's docker.io has no buildx
+        command = ("docker", "--host", self.host, *arguments)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
         return done.stdout.strip()
 
@@ -131,7 +133,7 @@ def docker_engine() -> Iterator[DockerPeer]:
 
 
 def _storage_driver(folder: Path) -> str:
-    """overlay2 where the kernel can stack folders here; vfs, which copies a whole image for each container, elsewhere."""
+    """overlay2 where the kernel can stack folders here; elsewhere vfs, which copies an image for each container."""
     places = {name: folder / "overlay" / name for name in ("lower", "upper", "work", "merged")}
     for place in places.values():
         place.mkdir(parents=True)
@@ -154,16 +156,16 @@ def import_base(peer: DockerPeer) -> None:
     kept = cache_folder().parent / "debootstrap" / f"bookworm-python-{'-'.join(BASE_PACKAGES)}.tar"
     if not kept.exists():
         _debootstrap(kept)
+    peer.docker("import", str(kept), f"{BASE}-plain")
     with tempfile.TemporaryDirectory(prefix="homelab-base-") as folder:
-        archive = Path(shutil.copy(kept, folder))
-        authorities = Path("/etc/ssl/certs/ca-certificates.crt")
-        if (
-            authorities.exists()
-        ):  # the machine's, which may have more than Debian's: a proxy's, for the build's downloads
-            with tarfile.open(archive, "a") as tar:
-                tar.add(authorities, arcname="./etc/ssl/certs/ca-certificates.crt")
-        environment = f"SSL_CERT_FILE={authorities} PIP_CERT={authorities} PATH={os.defpath}:/usr/sbin:/sbin"
-        peer.docker("import", "--change", f"ENV {environment}", str(archive), BASE)
+        # The machine's authorities, which may be more than Debian's: a proxy's, that the build's downloads go through.
+        authorities = "/etc/ssl/certs/ca-certificates.crt"
+        shutil.copy(authorities, folder)
+        Path(folder, "Dockerfile").write_text(
+            f"FROM {BASE}-plain\nCOPY ca-certificates.crt {authorities}\n"
+            f"ENV SSL_CERT_FILE={authorities} PIP_CERT={authorities} PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"
+        )
+        peer.docker("build", "--network", "none", "--tag", BASE, folder)
 
 
 def _debootstrap(kept: Path) -> None:

@@ -174,10 +174,10 @@ class Compose:
 
 @dataclass(frozen=True)
 class _Source:
-    """The source server as an inventory names it: by its container's name, which Docker's DNS knows."""
+    """The source server as an inventory names it: a host whose address is the container's name."""
 
     password: str
-    host: str = SOURCE
+    host: str = "source"
     port: int = 5432
     user: str = "postgres"
 
@@ -187,7 +187,8 @@ def compose(docker_engine: DockerPeer, image: str, tmp_path_factory: pytest.Temp
     """`homelab up --docker --no-run` has brought everything up, and the source server has joined its network."""
     folder = tmp_path_factory.mktemp("docker") / "house"
     source = _Source(secrets.token_urlsafe(16))
-    house = House(folder, source, ["photos"])  # type: ignore[arg-type] (of a peer it needs the address alone)
+    hosts = {"hosts": {"source": {"address": SOURCE}}}
+    house = House(folder, source, ["photos"], hosts)  # type: ignore[arg-type] (of a peer it needs the address alone)
     deployment = DockerDeployment(house.inventory, house.home, free_port())
     plugins = folder / "docker-config/cli-plugins"
     plugins.mkdir(parents=True)
