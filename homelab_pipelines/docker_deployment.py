@@ -5,6 +5,7 @@ Talks to the `docker` command only. What stands in the containers is deploy/Dock
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import json
 import os
@@ -36,6 +37,7 @@ PASSWORD_TARGET = "/run/secrets/postgres_password"  # noqa: S105 (a path; compos
 _PROJECT = "homelab"
 _START_SECONDS = 300.0
 _LOG_LINES = 15
+_LOG_WIDTH = 400
 _CHECKOUT = Path(__file__).parent.parent
 
 
@@ -84,15 +86,17 @@ class Part:
     state: str
     health: str
     exit_code: int
+    restarts: int
 
     @property
     def failed(self) -> bool:
         """Whether it is not on its way to being well."""
-        return self.state in ("exited", "dead", "restarting") or self.health == "unhealthy"
+        return self.state in ("exited", "dead") or self.health == "unhealthy"
 
     def __str__(self) -> str:
         ended = f" with status {self.exit_code}" if self.state in ("exited", "dead", "restarting") else ""
-        return f"{self.name} is {self.state}{ended}{f', {self.health}' if self.health else ''}"
+        again = f", started {self.restarts} times again" if self.restarts else ""
+        return f"{self.name} is {self.state}{ended}{f', {self.health}' if self.health else ''}{again}"
 
 
 def compose_folder() -> Path:
@@ -178,8 +182,8 @@ def _revision() -> dict[str, str]:
 # --- what the containers are given ----------------------------------------------------------------------------------
 
 
-def prepare(deployment: DockerDeployment, homelab: Homelab, image: str, socket: Path) -> bool:
-    """Write what compose.yaml reads; whether running containers must be made anew for it.
+def prepare(deployment: DockerDeployment, homelab: Homelab, image: str, socket: Path) -> None:
+    """Write what compose.yaml reads.
 
     Raises DeploymentFailed with everything in the inventory that cannot work from inside a container.
     """
@@ -197,6 +201,8 @@ def prepare(deployment: DockerDeployment, homelab: Homelab, image: str, socket: 
     volumes.append(f"{folder}/secrets/postgres_password:{PASSWORD_TARGET}:ro")
     volumes += [f"{path}:{path}:{mode}" for path, mode in {base: "ro", **outside}.items()]
     read_only = [f"{path}:{path}:ro" for path, mode in outside.items() if mode == "ro"]
+    written = "# Written by `homelab up --docker`; settings of your own go into local.dagster.yaml beside it.\n"
+    written += yaml.safe_dump(settings, sort_keys=False)
     variables = {
         "HOMELAB_INVENTORY": deployment.inventory,
         "HOMELAB_FOLDER": base,
@@ -205,20 +211,15 @@ def prepare(deployment: DockerDeployment, homelab: Homelab, image: str, socket: 
         "PORT": deployment.port,
         "DOCKER_SOCKET": socket,
         "DOCKER_GID": socket.stat().st_gid,
+        "HOMELAB_SETTINGS_DIGEST": hashlib.sha256(written.encode()).hexdigest()[:16],
     }
     files = {
-        "dagster.yaml": "# Written by `homelab up --docker`; your own settings go into local.dagster.yaml beside it.\n"
-        + yaml.safe_dump(settings, sort_keys=False),
+        "dagster.yaml": written,
         "compose.mounts.yaml": yaml.safe_dump({"services": {"code-server": {"volumes": read_only}}}),
         ".env": "".join(f"{name}='{value}'\n" for name, value in variables.items()),
     }
-    changed = False
     for name, text in files.items():
-        path = folder / name
-        if not path.exists() or path.read_text() != text:
-            changed |= path.exists()
-            path.write_text(text)
-    return changed
+        (folder / name).write_text(text)
 
 
 def _ensure_password(folder: Path) -> None:
@@ -267,8 +268,8 @@ def _problems(homelab: Homelab, base: Path) -> Iterator[str]:
             container = server.at.container
             yield (
                 f"  databases.{name}.at: run containers may not enter other containers with docker exec\n"
-                f"    next: docker network connect {_PROJECT} {container}; then hosts: {{{name}: {{address: {container}}}}}"
-                f" and at: {{host: {name}}}"
+                f"    next: docker network connect {_PROJECT} {container};"
+                f" then hosts: {{{name}: {{address: {container}}}}} and at: {{host: {name}}}"
             )
         if isinstance(server.at, AtPod):
             yield (
@@ -329,21 +330,23 @@ def _references(section: Section) -> Iterator[tuple[str, SecretReference]]:
 # --- up and well ----------------------------------------------------------------------------------------------------
 
 
-def start(deployment: DockerDeployment, anew: bool) -> None:
+def start(deployment: DockerDeployment) -> None:
     """Start every container and wait until all is well. Raises DeploymentFailed naming what is not, with its log."""
-    again = ("--force-recreate",) if anew else ()
-    words = deployment.compose("up", "--detach", "--remove-orphans", *again)
+    words = deployment.compose("up", "--detach", "--remove-orphans")
     started = subprocess.run(words, check=False, stdin=subprocess.DEVNULL)
     if started.returncode:
         reason = f"docker compose up ended with status {started.returncode}"
-        raise DeploymentFailed(diagnosis(deployment, reason))
+        raise DeploymentFailed(diagnosis(reason, [part for part in parts(deployment) if part.failed]))
+    before = {part.container: part.restarts for part in parts(deployment)}
     deadline = time.monotonic() + _START_SECONDS
     while missing := _not_yet(deployment):
         found = parts(deployment)
-        if any(part.failed for part in found):
-            raise DeploymentFailed(diagnosis(deployment, missing))
+        # Once may be a matter of order; what ends a second time will go on doing so, for ever and ever more slowly.
+        failed = [part for part in found if part.failed or part.restarts > before.get(part.container, 0) + 1]
+        if failed:
+            raise DeploymentFailed(diagnosis(missing, failed))
         if time.monotonic() > deadline:
-            raise DeploymentFailed(diagnosis(deployment, f"{missing} within {_START_SECONDS:.0f} s"))
+            raise DeploymentFailed(diagnosis(f"{missing} within {_START_SECONDS:.0f} s", found))
         time.sleep(1.0)
 
 
@@ -371,23 +374,29 @@ def parts(deployment: DockerDeployment) -> list[Part]:
     # One document a line; before Compose 2.21 one list.
     documents = [json.loads(line) for line in listed.splitlines() if line.strip()]
     rows = documents[0] if len(documents) == 1 and isinstance(documents[0], list) else documents
+    counted = _run("docker", "inspect", "--format", "{{.Name}} {{.RestartCount}}", *(row["Name"] for row in rows))
+    restarts = dict(line.lstrip("/").split() for line in counted.stdout.splitlines())
     return [
-        Part(row["Service"], row["Name"], row["State"], row.get("Health") or "", int(row.get("ExitCode") or 0))
+        Part(
+            row["Service"],
+            row["Name"],
+            row["State"],
+            row.get("Health") or "",
+            int(row.get("ExitCode") or 0),
+            int(restarts.get(row["Name"], 0)),
+        )
         for row in rows
     ]
 
 
-def diagnosis(deployment: DockerDeployment, reason: str) -> str:
+def diagnosis(reason: str, bad: Sequence[Part]) -> str:
     """A message: the reason, and of every part that is not well its state, its last health check and its log's end."""
-    found = parts(deployment)
-    bad = [part for part in found if part.failed] or [
-        part for part in found if part.state != "running" or part.health == "starting"
-    ]
     lines = [reason]
     for part in bad:
         lines.append(f"{part}; {_health_said(part.container) or 'its log ends:'}")
         log = _run("docker", "logs", "--tail", str(_LOG_LINES), part.container)
-        lines += [f"  {line}" for line in (log.stdout + log.stderr).splitlines()[-_LOG_LINES:]]
+        ending = (log.stdout + log.stderr).splitlines()[-_LOG_LINES:]
+        lines += [f"  {line if len(line) <= _LOG_WIDTH else line[:_LOG_WIDTH] + ' …'}" for line in ending]
     names = " ".join(part.name for part in bad)
     follow = f"docker compose --project-name {_PROJECT} logs {names}".rstrip()
     return "\n".join([*lines, f"  next: {follow}; then homelab up --docker again"])

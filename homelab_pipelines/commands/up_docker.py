@@ -32,11 +32,11 @@ def bring_up_docker(deployment: DockerDeployment, run: bool) -> int:
     started = time.monotonic()
     socket = require_docker()
     image = ensure_image(deployment)
-    anew = prepare(deployment, homelab, image, socket)
+    prepare(deployment, homelab, image, socket)
     for sentence in unreadable(deployment, homelab, image):
         say(sentence)
     say("starting Dagster's containers …")
-    start(deployment, anew)
+    start(deployment)
     say(f"Dagster is up after {time.monotonic() - started:.0f} s")
     for server, names in discover(deployment).items():
         say(f"server {server}: {', '.join(names) or 'no database is chosen'}")
