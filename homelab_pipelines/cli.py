@@ -95,6 +95,7 @@ def schema() -> int:
 def discover(as_json: bool) -> int:
     """Ask the servers for their databases, so that each becomes an asset."""
     from homelab_pipelines.backup.configured import ConfiguredBackups
+    from homelab_pipelines.backup.errors import ChoiceFailed
     from homelab_pipelines.commands.output import print_json, say
 
     found, failed = ConfiguredBackups.from_environment().discover()
@@ -104,7 +105,8 @@ def discover(as_json: bool) -> int:
         print_json(found)
     else:
         for server, names in found.items():
-            known = " (as known before)" if server in failed else ""
+            silent = server in failed and not isinstance(failed[server], ChoiceFailed)
+            known = " (as known before)" if silent else ""
             say(f"{server}: {', '.join(names) or 'no database is chosen'}{known}")
     return 1 if failed else 0
 

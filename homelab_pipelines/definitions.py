@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
 
+# Dagster's documentation of state that a run's process must share with the code server imports it from here, too.
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+
 from homelab_pipelines.assets.errors import NETWORK_RETRIES
+from homelab_pipelines.assets.progress import Progress, no_progress
 from homelab_pipelines.assets.stage_1_foundation.backup_retention import retention_asset
 from homelab_pipelines.assets.stage_1_foundation.database import database_asset
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_assets, backup_key
@@ -16,15 +23,28 @@ from homelab_pipelines.resources.backups import BackupsResource
 from homelab_pipelines.schedules.alerts import alert_sensors
 from homelab_pipelines.schedules.nightly_backup import nightly_backup_job, nightly_backup_schedule
 
+_DATABASES = "databases"
+
 
 def build_definitions(
-    configured: ConfiguredBackups, inventory: str, retries: dg.RetryPolicy = NETWORK_RETRIES
+    configured: ConfiguredBackups,
+    inventory: str,
+    retries: dg.RetryPolicy = NETWORK_RETRIES,
+    databases: Mapping[str, Sequence[str]] | None = None,
+    progress: Progress = no_progress,
 ) -> dg.Definitions:
-    """All definitions of one homelab. `inventory` is the path that resources read again at use."""
+    """All definitions of one homelab. `inventory` is the path that resources read again at use.
+
+    `databases`: those of each server, by default those known now. `progress` is told how far a step is.
+    """
     homelab = configured.homelab
-    instances = configured.instances()
+    known = configured.known_databases() if databases is None else databases
+    instances = configured.instances(known)
     sources = {**instances, **{f"globals {name}": Source(name, None) for name in homelab.databases}}
-    backups = [backup_assets(instance, source, homelab, retries) for instance, source in sources.items()]
+    backups = [
+        backup_assets(instance, source, homelab, retries, known.get(source.server, ()))
+        for instance, source in sources.items()
+    ]
     upstream = [backup_key(instance, source) for instance, source in sources.items()]
     job = nightly_backup_job()
     return dg.Definitions(
@@ -44,12 +64,23 @@ def build_definitions(
         sensors=alert_sensors(job, pings=homelab.alerts.ping is not None),
         resources={
             "backups": BackupsResource(inventory=inventory, home=str(configured.home)),
-            "alerts": AlertsResource(inventory=inventory),
+            "alerts": AlertsResource.of(homelab, inventory),
+            "progress": progress,
         },
     )
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The code location: the homelab whose inventory the environment names (HOMELAB_INVENTORY, or ./homelab.yaml)."""
-    return build_definitions(ConfiguredBackups.from_environment(), str(inventory_path()))
+    """The code location: the homelab whose inventory the environment names (HOMELAB_INVENTORY, or ./homelab.yaml).
+
+    The process of a run makes definitions anew. It takes the databases of the code server that planned the run: those
+    that were found since have no step in it, and a check that looked at them as covered would be blind to that.
+    """
+    configured, context = ConfiguredBackups.from_environment(), DefinitionsLoadContext.get()
+    if context.load_type is DefinitionsLoadType.RECONSTRUCTION and _DATABASES in context.reconstruction_metadata:
+        databases = json.loads(context.reconstruction_metadata[_DATABASES])
+    else:
+        databases = configured.known_databases()
+        context.add_to_pending_reconstruction_metadata(_DATABASES, json.dumps(databases))
+    return build_definitions(configured, str(inventory_path()), databases=databases)

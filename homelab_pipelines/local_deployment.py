@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -221,12 +221,14 @@ def reload(deployment: Deployment) -> None:
         raise DeploymentFailed(f"the code location does not reload: {error}")
 
 
-def launch(deployment: Deployment, job: str) -> str:
+def launch(deployment: Deployment, job: str, tags: Mapping[str, str] | None = None) -> str:
     """Put a run of a job into the queue; its id. Raises DeploymentFailed."""
     selector = {"repositoryLocationName": LOCATION, "repositoryName": "__repository__", "jobName": job}
     mutation = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
         ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-    answer = graphql(deployment, mutation, {"params": {"selector": selector, "runConfigData": {}}})["launchRun"]
+    metadata = {"tags": [{"key": key, "value": value} for key, value in (tags or {}).items()]}
+    params = {"selector": selector, "runConfigData": {}, "executionMetadata": metadata}
+    answer = graphql(deployment, mutation, {"params": params})["launchRun"]
     if answer["__typename"] != "LaunchRunSuccess":
         raise DeploymentFailed(f"job {job} cannot be launched: {answer.get('message') or answer['__typename']}")
     return str(answer["run"]["runId"])

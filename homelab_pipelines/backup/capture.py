@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.capture_run import DUMP_MAGIC, CaptureOptions, CaptureResult, Progress, Run
 from homelab_pipelines.backup.connection import APPLICATION, Connection, InContainer
+from homelab_pipelines.backup.database_settings import trailer, values_to_hide, without_values
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceUnavailable
 from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.layout import Source, new_backup_id
@@ -25,6 +27,7 @@ from homelab_pipelines.backup.versions import program_versions
 __all__ = ["CaptureOptions", "CaptureResult", "capture_database", "capture_globals"]
 
 # One capture of a database at a time, whichever machine asks: an advisory lock held by the snapshot's session.
+_NOTICE_SECONDS = 1.0  # a session whose server has gone knows within a moment
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('homelab_pipelines.capture', 0)) AS taken"
 
 
@@ -52,8 +55,11 @@ def capture_database(
             run = undone.enter_context(Run(source, new_backup_id(taken_at), targets, options, report))
             found = _dump(run, connection, database, session, facts, snapshot, held, size)
             sequences = evidence.sequences(before, evidence.sequence_values(session))
-            roles, without = run.globals(connection, database, facts, found.role_passwords)
-        found = found.model_copy(update={"sequences": sequences, "roles": roles})
+            properties = found.database
+            hidden = values_to_hide(properties) if properties is not None else []
+            roles, without = run.globals(connection, database, facts, found.role_passwords, trailer(hidden))
+        shown = without_values(properties) if properties is not None else None
+        found = found.model_copy(update={"database": shown, "sequences": sequences, "roles": roles})
         manifest = _manifest(run, connection, facts, taken_at, started, found, [*not_carried, *without])
         return run.finish(manifest.model_copy(update={"server_bytes": size}))
 
@@ -86,8 +92,11 @@ def _dump(
 ) -> Evidence:
     """Stream the dump of a snapshot, and record that snapshot's evidence beside it."""
     options = run.options
+    # Not what a setting of the role, or the environment of a container, would have it be.
+    encoding = session.rows("SELECT current_setting('server_encoding') AS encoding")[0]["encoding"]
     command = connection.command(
         "pg_dump",
+        f"--encoding={encoding}",
         "--format=custom",
         "--compress=0",
         "--no-password",
@@ -97,11 +106,28 @@ def _dump(
         connection.conninfo(database),
         server_major=facts.major,
     )
-    with ThreadPoolExecutor(1, "evidence") as pool:
-        recorded = pool.submit(_record, session, facts, held, options, run.report)
+    with _beside(session, partial(_record, session, facts, held, options, run.report)) as recorded:
         with _noticed(recorded, session), running(command) as process:
-            run.store("dump", "dump.pgc", process, DUMP_MAGIC, size, before_commit=recorded.result)
+            run.store("dump", "dump.pgc", process, DUMP_MAGIC, size, recorded)
         return recorded.result()
+
+
+@contextmanager
+def _beside(session: Session, record: Callable[[], Evidence]) -> Iterator[Future[Evidence]]:
+    """Record the evidence in a thread of its own; when the block fails, no query of it is waited for."""
+    with ThreadPoolExecutor(1, "evidence") as pool:
+        recorded = pool.submit(record)
+        try:
+            yield recorded
+        except BaseException:
+            _cut_short(recorded, session)
+            raise
+
+
+def _cut_short(recorded: Future[Evidence], session: Session) -> None:
+    while not recorded.done():
+        session.cancel()  # again and again: one that comes between two queries ends neither
+        wait([recorded], timeout=0.2)
 
 
 def _manifest(
@@ -174,7 +200,9 @@ def _noticed(recorded: Future[Evidence], session: Session) -> Iterator[None]:
     try:
         yield
     except CaptureFailed as failed:
-        error = recorded.exception()
+        wait([recorded], timeout=_NOTICE_SECONDS)
+        error = recorded.exception() if recorded.done() else None
+        _cut_short(recorded, session)
         if error is None:
             try:
                 session.rows("SELECT 1 AS one")

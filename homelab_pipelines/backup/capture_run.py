@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
@@ -82,12 +84,18 @@ class Run:
         process: Running,
         magic: bytes,
         expected: int,
+        evidence_of_it: Future[Any] | None = None,
         before_commit: Callable[[], object] = lambda: None,
+        trailer: bytes = b"",
     ) -> None:
-        """Stream what a program writes to every good target; committed only after the program ended well."""
+        """Stream what a program writes to every good target; committed only after the program ended well.
+
+        `evidence_of_it` is what is recorded meanwhile: when that fails, so does this, at once. `trailer` follows what
+        the program wrote.
+        """
         name += self.options.encoding.suffix
         fan_out = FanOut(f"{self._folder}/{name}", self._good, expected)
-        content = _Checked(process, magic)
+        content = _Checked(process, magic, evidence_of_it, trailer)
         try:
             written: Written = encode(
                 content,
@@ -99,6 +107,8 @@ class Run:
                 warnings = content.check_ended_well(f"dumping {self.source.id}", "pg_dump")
             else:
                 warnings = content.check_ended_well(f"dumping the roles of {self.source.id}", "pg_dumpall")
+            if evidence_of_it is not None:
+                evidence_of_it.result()
             before_commit()
             # Before the commit, for an interrupt in it leaves open who holds the object.
             self._holding |= {target.name for target in self._good}
@@ -120,7 +130,7 @@ class Run:
         )
 
     def globals(
-        self, connection: Connection, database: str | None, facts: ServerFacts, readable: bool
+        self, connection: Connection, database: str | None, facts: ServerFacts, readable: bool, trailer: bytes = b""
     ) -> tuple[dict[str, str], list[NotCarried]]:
         """Store the server's globals; the evidence of its roles, and what of them this account may not read.
 
@@ -129,8 +139,10 @@ class Run:
         command = connection.command(
             "pg_dumpall",
             "--globals-only",
+            "--encoding=UTF8",  # whatever the maintenance database has: no other is read back
             "--no-password",
             *(() if readable else ("--no-role-passwords",)),
+            f"--database={connection.maintenance_database}",  # it takes no notice of the one in --dbname
             "--dbname",
             connection.conninfo(),
             server_major=facts.major,
@@ -147,6 +159,7 @@ class Run:
                             _GLOBALS_MAGIC,
                             0,
                             before_commit=partial(_expect_roles, session, readable, roles),
+                            trailer=trailer,
                         )
                     break
                 except _RolesChanged:
@@ -216,13 +229,19 @@ def _expect_roles(session: Session, readable: bool, roles: dict[str, str]) -> No
 class _Checked:
     """A program's output: its first bytes must be those of a dump, and it must have ended with status 0."""
 
-    def __init__(self, process: Running, magic: bytes) -> None:
+    def __init__(self, process: Running, magic: bytes, beside: Future[Any] | None, trailer: bytes) -> None:
         self._process = process
         self._magic = magic
+        self._beside = beside
+        self._trailer = trailer
         self._first = b""
 
     def read(self, size: int) -> bytes:
+        if self._beside is not None and self._beside.done():
+            self._beside.result()
         chunk = self._process.read(size)
+        if not chunk:
+            chunk, self._trailer = self._trailer, b""
         if len(self._first) < len(self._magic):
             self._first += chunk[: len(self._magic)]
         return chunk
@@ -236,6 +255,7 @@ class _Checked:
                 "server closed the connection",
                 "terminating connection",
                 "could not connect",
+                "could not receive data from server",  # its machine or the network went: see connection.LIVENESS
                 "Connection refused",
                 "the database system is",  # starting up, shutting down, in recovery mode
                 'snapshot "',  # "…" does not exist: the session that exported it was ended

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from homelab_pipelines.backup.errors import BackupError, KeyMissing, SourceRefused, StoreRefused
-from homelab_pipelines.backup.layout import Source
+from homelab_pipelines.backup.errors import BackupError, ChoiceFailed, KeyMissing, SourceRefused, StoreRefused
+from homelab_pipelines.backup.layout import ID_TIME, Source
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.stores.addresses import store_for_target
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.inventory.databases import AtContainer, AtHost, AtPod, AtSocket, PostgresServer
-from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.inventory.loader import load, located
 from homelab_pipelines.inventory.model import Homelab
 from homelab_pipelines.inventory.names import instance_names
+from homelab_pipelines.inventory.problems import findings_under
 from homelab_pipelines.inventory.secrets import SecretError, SecretReference
 
 INVENTORY_VARIABLE = "HOMELAB_INVENTORY"
 HOME_VARIABLE = "HOMELAB_HOME"
+REMEMBERED = "databases.json"
+"""The file below the folder of state that says which databases each server was found to have."""
 
 
 def inventory_path() -> Path:
@@ -37,18 +41,38 @@ def state_home() -> Path:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """`present`: the databases that a server has now; `chosen`: those of them that are to be backed up.
+
+    `fault` says what include and exclude cannot have been meant to choose; `chosen` is what they choose all the same.
+    """
+
+    present: list[str]
+    chosen: list[str]
+    fault: ChoiceFailed | None
+
+
+@dataclass(frozen=True)
 class ConfiguredBackups:
-    """One homelab's backups: what the engine needs, made from its inventory when asked for."""
+    """One homelab's backups: what the engine needs, made from its inventory when asked for.
+
+    `inventory` is the file, where there is one: messages name places in it.
+    """
 
     homelab: Homelab
     folder: Path
     home: Path
+    inventory: Path | None = None
 
     @classmethod
     def from_environment(cls) -> ConfiguredBackups:
         """Read the inventory that the environment names. Raises InventoryInvalid with every problem."""
-        path = inventory_path()
-        return cls(load(path), path.parent, state_home())
+        return cls.read(inventory_path(), state_home())
+
+    @classmethod
+    def read(cls, inventory: Path, home: Path) -> ConfiguredBackups:
+        """Read an inventory; `home` is the folder of all state. Raises InventoryInvalid with every problem."""
+        return cls(load(inventory), inventory.parent, home, inventory)
 
     @cached_property
     def timezone(self) -> ZoneInfo:
@@ -57,7 +81,7 @@ class ConfiguredBackups:
 
     @property
     def _remembered(self) -> Path:
-        return self.home / "databases.json"
+        return self.home / REMEMBERED
 
     # --- sources ---------------------------------------------------------------------------------------------------
 
@@ -86,25 +110,39 @@ class ConfiguredBackups:
             raise SourceRefused(f"reading the password of {name}", str(error), "homelab check") from error
         return Connection(name, place, server.user, password, server.maintenance_database)
 
+    def choice(self, name: str) -> Choice:
+        """Ask a server for its databases, and choose by its patterns. Raises the error of a server that cannot say."""
+        from homelab_pipelines.backup.server import databases  # lazy: psycopg
+
+        server = self.server(name)
+        present = databases(self.connection(name))
+        findings = findings_under(("databases", name), server.choice_findings(present))
+        problems = located(self.inventory or "homelab.yaml", findings)
+        chosen = [each for each in present if server.selects(each)]
+        return Choice(present, chosen, ChoiceFailed(name, problems) if problems else None)
+
     def discover(self) -> tuple[dict[str, list[str]], dict[str, BackupError]]:
         """Ask every server for the databases its patterns choose, and remember them for the asset graph.
 
-        A server that does not answer keeps what is known of it; the second part says why it did not. Raises the first
-        such error when no server answers and nothing is known of any.
+        The second part says which servers did not answer (these keep what is known of them), and of which the patterns
+        are wrong (ChoiceFailed). Raises the first error when no server answers and nothing is known of any.
         """
-        from homelab_pipelines.backup.server import databases  # lazy: psycopg
-
         known = self.known_databases()
         found: dict[str, list[str]] = {}
         failed: dict[str, BackupError] = {}
-        for name, server in self.homelab.databases.items():
+        for name in self.homelab.databases:
             try:
-                found[name] = [each for each in databases(self.connection(name)) if server.selects(each)]
+                choice = self.choice(name)
             except BackupError as error:
                 failed[name] = error
                 found[name] = known.get(name, [])
-        if failed and len(failed) == len(found) and not any(found.values()):
-            raise next(iter(failed.values()))
+                continue
+            found[name] = choice.chosen
+            if choice.fault is not None:
+                failed[name] = choice.fault
+        silent = [error for error in failed.values() if not isinstance(error, ChoiceFailed)]
+        if silent and len(silent) == len(found) and not any(found.values()):
+            raise silent[0]
         self.remember(found)
         return found, failed
 
@@ -132,12 +170,10 @@ class ConfiguredBackups:
         aside.replace(self._remembered)
         return True
 
-    def instances(self) -> dict[str, Source]:
-        """Every database by the name its assets have, in the inventory's order."""
-        return {
-            instance: Source(server, database)
-            for (server, database), instance in instance_names(self.known_databases()).items()
-        }
+    def instances(self, databases: Mapping[str, Iterable[str]] | None = None) -> dict[str, Source]:
+        """Every database (those known now, or those given) by the name its assets have, in the inventory's order."""
+        named = instance_names(self.known_databases() if databases is None else databases)
+        return {instance: Source(server, database) for (server, database), instance in named.items()}
 
     def find_source(self, name: str) -> Source | None:
         """The source meant by an asset's name, a source id, `server/database`, or a database's name; else None.
@@ -194,27 +230,35 @@ class ConfiguredBackups:
     ) -> tuple[dict[str, tuple[BackupStore, BackupRecord]], dict[str, BackupError]]:
         """The newest backup of a source (or the one asked for) on every target that holds it.
 
-        The second part says which targets could not be read. Raises the error of the first when none can.
+        The second part says which targets could not be read, or hold one that is newer or the same but whose manifest
+        is not valid. Raises the error of the first when none can be read.
         """
-        from homelab_pipelines.backup.records import list_store
+        from homelab_pipelines.backup.records import Listing, list_store, unreadable
 
         opened, failed = self.open_stores()
-        listed: dict[str, list[BackupRecord]] = {}
+        listed: dict[str, Listing] = {}
         for name, store in opened.items():
             try:
-                listed[name] = list_store(store, source.id).backups
+                listed[name] = list_store(store, source.id)
             except BackupError as error:
                 failed[name] = error
         if failed and not listed:
             raise next(iter(failed.values()))
-        ids = {record.manifest.id: record.taken_at for records in listed.values() for record in records}
+        ids = {record.manifest.id: record.taken_at for listing in listed.values() for record in listing.backups}
         wanted = backup_id or max(ids, key=lambda each: ids[each], default=None)
         copies = {
             name: (opened[name], record)
-            for name, records in listed.items()
-            for record in records
+            for name, listing in listed.items()
+            for record in listing.backups
             if record.manifest.id == wanted
         }
+        for name, listing in listed.items():
+            for leftover in listing.leftovers:
+                # One without any manifest may just be written, unless another target has it whole.
+                same = leftover.backup_id == wanted
+                newer = wanted is None or leftover.backup_id[:ID_TIME] >= wanted[:ID_TIME]
+                if same or (leftover.unreadable is not None and newer and backup_id is None):
+                    failed[name] = unreadable(opened[name], leftover)
         return copies, failed
 
     # --- how -------------------------------------------------------------------------------------------------------

@@ -7,12 +7,25 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 
 from homelab_pipelines.backup.programs import client_for
 
 APPLICATION = "homelab_pipelines"
 CONNECT_TIMEOUT_SECONDS = 10
+# A server that vanishes without a word (power, cable, a firewall that forgets) is given up after two minutes; with the
+# system's own settings a session would wait for its answer for two hours (tcp_keepalive_time) or for ever. The names
+# are libpq's, known since version 12; nothing but TCP takes notice of them. tcp_user_timeout is in milliseconds.
+LIVENESS = {
+    "keepalives": 1,
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "tcp_user_timeout": 120_000,
+}
+# What libpq takes when these are not given: of them it does not accept an empty value (fe-connect.c).
+_NEVER_EMPTY = {"sslcertmode": "allow", "min_protocol_version": "3.0", "max_protocol_version": "3.0"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ class Connection:
         """The libpq connection string, without the password."""
         reach: dict[str, str | int] = {}
         if isinstance(self.place, Direct):
-            reach = {"host": self.place.host, "port": self.place.port, "sslmode": self.place.sslmode}
+            reach = {"host": self.place.host, "port": self.place.port, "sslmode": self.place.sslmode, **LIVENESS}
         return make_conninfo(
             "",
             dbname=database or self.maintenance_database,
@@ -124,6 +137,22 @@ class Connection:
             return Command((*self.place.prefix(), program, *arguments))
         script = 'IFS= read -r PGPASSWORD && export PGPASSWORD && exec "$@"'
         return Command((*self.place.prefix(), "sh", "-c", script, "sh", program, *arguments), first_line=self.password)
+
+
+def shielded(conninfo: str) -> str:
+    """`conninfo` for psycopg, with the default for all that a PG… variable of this process would say otherwise.
+
+    The client programs get no such variable (`full_environment`): what our own session reaches, and with which
+    certificates, must be what they reach. An empty value is libpq's word for "as if it were not given".
+    """
+    options = [
+        option for option in Conninfo.get_defaults() if option.envvar is not None and option.keyword != b"service"
+    ]
+    # An option of a service named by PGSERVICE counts where none is given here. Undo that, too.
+    said = [o for o in options if "PGSERVICE" in os.environ or (o.envvar or b"").decode() in os.environ]
+    defaults = {option.keyword.decode(): (option.compiled or b"").decode() for option in said}
+    defaults |= {name: value for name, value in _NEVER_EMPTY.items() if name in defaults}
+    return make_conninfo(conninfo, **{**defaults, **conninfo_to_dict(conninfo)})
 
 
 def dying_with_parent() -> tuple[str, ...]:

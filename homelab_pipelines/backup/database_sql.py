@@ -17,7 +17,7 @@ _LIST_SETTINGS = frozenset(
         "unix_socket_directories",
     )
 )
-_OF_ROLE = re.compile(r'("(?:[^"]|"")*"|[a-z_][a-z0-9_]*): (.*)', re.DOTALL)  # what quote_ident gives, then the setting
+OF_ROLE = re.compile(r'("(?:[^"]|"")*"|[a-z_][a-z0-9_]*): (.*)', re.DOTALL)  # what quote_ident gives, then the setting
 
 
 def identifier(name: str) -> str:
@@ -58,13 +58,15 @@ def property_statements(name: str, properties: DatabaseProperties, owners: bool)
     statements.append(f"ALTER DATABASE {quoted} OWNER TO {owner}")
     statements.append(f"REVOKE ALL ON DATABASE {quoted} FROM PUBLIC, {owner}")
     statements += [grant.replace("{database}", quoted, 1) for grant in properties.privileges]
-    return statements + [_setting(quoted, setting) for setting in properties.settings]
+    return statements + [setting_statement(quoted, setting) for setting in properties.settings]
 
 
-def _setting(quoted: str, setting: str) -> str:
-    """`name=value`, or `role: name=value` where the role is quoted as SQL."""
-    of_role = _OF_ROLE.fullmatch(setting)
+def setting_statement(quoted: str, setting: str, one_line: bool = False) -> str:
+    """ALTER for `name=value`, or for `role: name=value` where the role is quoted as SQL; `one_line`: no line breaks."""
+    of_role = OF_ROLE.fullmatch(setting)
     target = f"ROLE {of_role[1]} IN DATABASE {quoted}" if of_role else f"DATABASE {quoted}"
     key, _, value = (of_role[2] if of_role else setting).partition("=")
     written = value if key.lower() in _LIST_SETTINGS and value else literal(value)
+    if one_line and "\n" in value:
+        written = "E" + literal(value.replace("\\", "\\\\").replace("\n", "\\n"))
     return f"ALTER {target} SET {identifier(key)} = {written}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from homelab_pipelines.inventory.problems import Problem
+
 
 class BackupError(Exception):
     """Anything the backup engine refuses or fails to do.
@@ -31,6 +35,19 @@ class SourceUnavailable(BackupError):
 
 class SourceRefused(BackupError):
     """The database server answered and refused: password, privileges, no such database."""
+
+
+class ChoiceFailed(BackupError):
+    """The patterns of the inventory choose no database of a server that has some, or one of them matches none.
+
+    `problems` says so for each pattern, with its place in the file.
+    """
+
+    def __init__(self, server: str, problems: Sequence[Problem]) -> None:
+        why = "; ".join(str(problem).partition("\n")[0] for problem in problems)
+        hints = dict.fromkeys(problem.hint for problem in problems)
+        super().__init__(f"choosing the databases of {server}", why, " ".join(hints))
+        self.problems = tuple(problems)
 
 
 class ProgramMissing(BackupError):

@@ -18,25 +18,30 @@ from homelab_pipelines.backup.manifest import (
     TableEvidence,
 )
 from homelab_pipelines.backup.schema_queries import schema_queries
-from homelab_pipelines.backup.session import Session
+from homelab_pipelines.backup.session import Session, printable, text_bytes
 
 _LISTED_DIFFERENCES = 50
 _LARGEST_WHOLE_READ = 1 << 30  # lo_get and row::text give one value, and a value has at most 1 GiB
 
 
-FORM = 1
+FORM = 2
 """The form of `Evidence.objects` and `Evidence.roles`. Raise it with every change of the queries that make them, or the
 backups of before would be found different; a unit test holds the queries' digest."""
 
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation that holds rows: quoted name, kind, bytes on disk, and whether a dump has its rows."""
+    """A relation that holds rows: its quoted name for SQL, its kind, bytes on disk, and whether it can be locked."""
 
     name: str
     kind: str
     bytes: int
     lockable: bool
+
+    @property
+    def label(self) -> str:
+        """The name as manifests and messages show it."""
+        return printable(self.name)
 
 
 _RELATIONS = """
@@ -57,12 +62,12 @@ def relations(session: Session) -> tuple[list[Relation], list[NotCarried]]:
     for row in session.rows(_RELATIONS):
         if row["kind"] == "f":
             why = "a foreign table's rows stand on another server; its definition is carried"
-            left_out.append(NotCarried(what=f"rows of {row['name']}", why=why))
+            left_out.append(NotCarried(what=f"rows of {printable(row['name'])}", why=why))
         elif row["extension"]:
             why = (
                 f"it belongs to extension {row['extension']}, which recreates it; only what the extension marks is kept"
             )
-            left_out.append(NotCarried(what=f"rows of {row['name']}", why=why))
+            left_out.append(NotCarried(what=f"rows of {printable(row['name'])}", why=why))
         else:
             kind = "materialised view" if row["kind"] == "m" else "table"
             held.append(Relation(row["name"], kind, int(row["bytes"]), lockable=row["kind"] == "r"))
@@ -72,13 +77,13 @@ def relations(session: Session) -> tuple[list[Relation], list[NotCarried]]:
         " WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready)"
     ):
         left_out.append(
-            NotCarried(what=f"index {row['name']}", why="it is invalid on the source; pg_dump leaves it out")
+            NotCarried(what=f"index {printable(row['name'])}", why="it is invalid on the source; pg_dump leaves it out")
         )
     for row in session.rows(
         "SELECT quote_ident(subname) AS name FROM pg_catalog.pg_stat_subscription WHERE subname <> ''"
     ):
         why = "it is carried disabled, and not created by a verification: enable it by hand after a restore"
-        left_out.append(NotCarried(what=f"subscription {row['name']}", why=why))
+        left_out.append(NotCarried(what=f"subscription {printable(row['name'])}", why=why))
     return held, left_out
 
 
@@ -97,11 +102,11 @@ def table_evidence(session: Session, relation: Relation, hashed: bool) -> TableE
     The hash is sum(hashtextextended(row::text, 0)): 64 bits a row, stable across servers of one major version.
     """
     if relation.kind == "materialised view":
-        return TableEvidence(name=relation.name, kind="materialised view", rows=None, bytes=relation.bytes)
+        return TableEvidence(name=relation.label, kind="materialised view", rows=None, bytes=relation.bytes)
     content = "coalesce(sum(hashtextextended(homelab_row::text, 0)::numeric), 0)::text" if hashed else "NULL::text"
     row = session.rows(f"SELECT count(*) AS rows, {content} AS hash FROM ONLY {relation.name} AS homelab_row")[0]
     return TableEvidence(
-        name=relation.name, kind="table", rows=int(row["rows"]), bytes=relation.bytes, content_hash=row["hash"]
+        name=relation.label, kind="table", rows=int(row["rows"]), bytes=relation.bytes, content_hash=row["hash"]
     )
 
 
@@ -112,7 +117,7 @@ def tables(
     found = []
     for relation in held:
         if progress is not None:
-            progress(relation.name)
+            progress(relation.label)
         found.append(table_evidence(session, relation, hashed=relation.bytes <= hash_limit))
     return found
 
@@ -148,7 +153,7 @@ def sequence_values(session: Session) -> dict[str, tuple[int, bool, int, bool]]:
         )
         for row in session.rows(union):
             rule = part[row["number"]]
-            values[rule["name"]] = (
+            values[printable(rule["name"])] = (
                 int(row["last_value"]),
                 bool(row["is_called"]),
                 int(rule["increment"]),
@@ -173,8 +178,8 @@ def schema_objects(session: Session, server_version: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for query in schema_queries(server_version):
         for row in session.rows(query):
-            digest = hashlib.sha256((row["definition"] or "").encode()).hexdigest()[:16]
-            identity = row["identity"]
+            digest = hashlib.sha256(text_bytes(row["definition"] or "")).hexdigest()[:16]
+            identity = printable(row["identity"])
             while identity in found:  # overloads that print alike: both are kept
                 identity += "'"
             found[identity] = digest
@@ -220,11 +225,11 @@ def database_properties(session: Session, server_version: int) -> DatabaseProper
         ctype=row["ctype"] or "C",
         locale=row["locale"],
         icu_rules=row["rules"],
-        owner=row["owner"],
+        owner=printable(row["owner"]),
         connection_limit=int(row["connection_limit"]),
-        privileges=[item["statement"] for item in privileges],
-        settings=[item["setting"] for item in settings],
-        comment=row["comment"],
+        privileges=[printable(item["statement"]) for item in privileges],
+        settings=[printable(item["setting"]) for item in settings],
+        comment=row["comment"] and printable(row["comment"]),
     )
 
 
@@ -240,21 +245,26 @@ _MEMBERSHIPS = """SELECT m.roleid, bool_or(m.admin_option) AS admin,
 
 
 def roles(session: Session, with_passwords: bool) -> dict[str, str]:
-    """Each role (not the system's own) and a digest of its attributes, memberships, settings and password verifier."""
+    """Each role (not the system's own) and a digest of its attributes, memberships, settings and password verifier.
+
+    A digest stands in the clear, so nothing is in it that could be guessed with its help: of a verifier without a
+    random salt (md5) only that there is one, of an application's settings, which may be secrets, only the names.
+    """
     catalogue, password = ("pg_authid", "r.rolpassword") if with_passwords else ("pg_roles", "NULL::text")
     rows = session.rows(
         f"""SELECT r.rolname AS name, concat_ws(' | ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb,
         r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit, coalesce(r.rolvaliduntil::text, '-'),
-        coalesce({password}, '-'),
+        coalesce(CASE WHEN {password} LIKE 'SCRAM-SHA-256$%' THEN {password} ELSE left({password}, 3) END, '-'),
         coalesce((SELECT string_agg(
             concat_ws(':', quote_ident(pg_get_userbyid(g.roleid)), g.admin, g.inherit, g.set), ' '
             ORDER BY pg_get_userbyid(g.roleid)) FROM ({_MEMBERSHIPS} WHERE m.member = r.oid GROUP BY m.roleid) g), '-'),
-        coalesce((SELECT s.setconfig::text FROM pg_catalog.pg_db_role_setting s
+        coalesce((SELECT string_agg(CASE WHEN split_part(c, '=', 1) LIKE '%.%' THEN split_part(c, '=', 1) ELSE c END,
+            ' ' ORDER BY c COLLATE "C") FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
             WHERE s.setrole = r.oid AND s.setdatabase = 0), '-'),
         coalesce(shobj_description(r.oid, 'pg_authid'), '-')) AS definition
         FROM pg_catalog.{catalogue} r WHERE r.rolname !~ '^pg_' AND r.rolname <> '{SCRATCH_SUPERUSER}'"""
     )
-    return {row["name"]: hashlib.sha256(row["definition"].encode()).hexdigest()[:16] for row in rows}
+    return {printable(row["name"]): hashlib.sha256(text_bytes(row["definition"])).hexdigest()[:16] for row in rows}
 
 
 def compare_tables(
@@ -272,7 +282,7 @@ def compare_tables(
     def work() -> list[str]:
         lines: list[str] = []
         with connect() as session:
-            present = {relation.name for relation in relations(session)[0]}
+            present = {relation.label: relation for relation in relations(session)[0]}
             while True:
                 try:
                     table = waiting.pop(0)  # list.pop is atomic
@@ -283,8 +293,7 @@ def compare_tables(
                 if table.name not in present:
                     lines.append(f"table {table.name} is missing from the restored copy")
                     continue
-                relation = Relation(table.name, table.kind, table.bytes, lockable=True)
-                actual = table_evidence(session, relation, hashed=table.content_hash is not None)
+                actual = table_evidence(session, present[table.name], hashed=table.content_hash is not None)
                 if actual.rows != table.rows:
                     lines.append(f"table {table.name}: {table.rows} rows in the source, {actual.rows} restored")
                 elif actual.content_hash != table.content_hash:

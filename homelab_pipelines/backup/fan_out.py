@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed
@@ -15,6 +16,10 @@ from homelab_pipelines.backup.stores.base import BackupStore, Writer
 QUEUE_CHUNKS = 16
 FLOOR_WINDOW_SECONDS = 5.0
 STALL_SECONDS = 120.0
+# What the kernel may hold of a connection (tcp(7), tcp_wmem: 4 MiB): it seems sent, and while the kernel sends it,
+# nothing seems to be. A target is below its floor only by more than that.
+ON_ITS_WAY_BYTES = 4 << 20
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,11 @@ class _Lane:
         self._error: str | None = None
         self._aborted = threading.Event()
         self._closed = threading.Event()
-        self._written = 0
-        self._behind_since: tuple[float, int] | None = None
+        self._writer: Writer | None = None
+        # Seconds that the thread was at work, not waiting for chunks, and since when it is at work again, if it is.
+        self._work: tuple[float, float | None] = (0.0, time.monotonic())
+        self._watched_from = (0.0, 0)
+        self._last_waited_for = -math.inf
         self._thread = threading.Thread(target=self._run, name=f"write-{target.name}", daemon=True)
         self._thread.start()
 
@@ -104,36 +112,50 @@ class _Lane:
         """Queue a chunk; the reason why this target is out, or None."""
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(chunk)
-            self._behind_since = None  # it keeps up: nothing waits for it
             return self._error
-        started = time.monotonic()
-        if self._behind_since is None:
-            self._behind_since = (started, self._written)
+        if time.monotonic() - self._last_waited_for >= FLOOR_WINDOW_SECONDS:  # it kept up until now
+            self._watched_from = (self._seconds_at_work(), self._sent())
+        progress = _Progress(self._sent)
         while self._error is None:
             with contextlib.suppress(queue.Full):
-                self._queue.put(chunk, timeout=0.2)
+                self._queue.put(chunk, timeout=_LOOK_SECONDS)
+                self._last_waited_for = time.monotonic()
                 return None
             if may_let_go and (reason := self._below_floor()) is not None:
                 self.abort()
                 return reason
-            if time.monotonic() - started >= STALL_SECONDS:
+            if progress.stands_still():
                 self.abort()
                 return f"stood still for {STALL_SECONDS:.0f} s"
         return self._error
 
     def _below_floor(self) -> str | None:
-        """Why this target is too slow, measured over windows in which its queue was full all the time; or None."""
-        if self.target.floor is None or self._behind_since is None:
+        """Why this target, which the dump waits for, is too slow; or None.
+
+        Measured while its thread is at work: an S3 target takes a part at once and then sends it, and the time in which
+        it waits for the next part's chunks is not its own.
+        """
+        if self.target.floor is None:
             return None
-        since, written_then = self._behind_since
-        waited = time.monotonic() - since
-        if waited < FLOOR_WINDOW_SECONDS:
+        seconds_then, sent_then = self._watched_from
+        seconds, sent = self._seconds_at_work(), self._sent()
+        worked, moved = seconds - seconds_then, sent - sent_then
+        if worked < FLOOR_WINDOW_SECONDS:
             return None
-        rate, floor = (self._written - written_then) / waited, self.target.floor
-        if rate < floor:
-            return f"let go: {rate / 1e6:.1f} MB/s for {waited:.0f} s, below its floor of {floor / 1e6:.1f} MB/s"
-        self._behind_since = (time.monotonic(), self._written)
+        if moved >= self.target.floor * worked:
+            self._watched_from = (seconds, sent)
+        elif moved + ON_ITS_WAY_BYTES < self.target.floor * worked:
+            rate, floor = moved / worked / 1e6, self.target.floor / 1e6
+            return f"let go: {rate:.1f} MB/s for {worked:.0f} s, below its floor of {floor:.1f} MB/s"
         return None
+
+    def _sent(self) -> int:
+        """Bytes that went to the store. What it only took into its memory, as S3 does for a part, is none of them."""
+        return self._writer.sent if self._writer is not None else 0
+
+    def _seconds_at_work(self) -> float:
+        worked, since = self._work
+        return worked + (time.monotonic() - since if since is not None else 0.0)
 
     def close(self) -> None:
         """Say that no more chunks come."""
@@ -143,10 +165,10 @@ class _Lane:
 
     def finished(self) -> str | None:
         """Wait until the object is committed; why it is not, or None."""
+        progress = _Progress(self._sent)
         while self._thread.is_alive():
-            written_then = self._written
-            self._thread.join(STALL_SECONDS)
-            if self._thread.is_alive() and self._written == written_then:
+            self._thread.join(_LOOK_SECONDS)
+            if self._thread.is_alive() and progress.stands_still():
                 self.abort()
                 return f"stood still for {STALL_SECONDS:.0f} s"
         return self._error
@@ -159,20 +181,22 @@ class _Lane:
         self._thread.join(FLOOR_WINDOW_SECONDS)
 
     def _next(self) -> bytes | None:
-        while True:
-            try:
-                return self._queue.get(timeout=1.0)
-            except queue.Empty:
+        self._work = (self._seconds_at_work(), None)
+        try:
+            while True:
+                with contextlib.suppress(queue.Empty):
+                    return self._queue.get(timeout=1.0)
                 if self._closed.is_set() or self._aborted.is_set():
                     return None
+        finally:
+            self._work = (self._work[0], time.monotonic())
 
     def _run(self) -> None:
         writer: Writer | None = None
         try:
-            writer = self.target.store.writer(self._key, self._expected_bytes)
+            self._writer = writer = self.target.store.writer(self._key, self._expected_bytes)
             while (chunk := self._next()) is not None and not self._aborted.is_set():
                 writer.write(chunk)
-                self._written += len(chunk)
             if not self._aborted.is_set():
                 writer.commit()
         except BackupError as error:
@@ -182,3 +206,18 @@ class _Lane:
         finally:
             if writer is not None:
                 writer.abort()
+
+
+class _Progress:
+    """Since when a count has not grown."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._last, self._since = count(), time.monotonic()
+
+    def stands_still(self) -> bool:
+        """Whether it has not grown for STALL_SECONDS."""
+        now, count = time.monotonic(), self._count()
+        if count != self._last:
+            self._last, self._since = count, now
+        return now - self._since >= STALL_SECONDS

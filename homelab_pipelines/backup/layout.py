@@ -13,6 +13,8 @@ PROOF_PREFIX = "proof-"
 GLOBALS = "@globals"
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]")
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+ID_TIME = len("20261123T020003Z")
+"""How many characters of a backup id are its time."""
 
 
 def quote_name(name: str) -> str:

@@ -65,6 +65,9 @@ class DatabaseProperties(_Record):
     connection_limit: int = -1
     privileges: list[str] = Field(default_factory=list, description="GRANT statements without the database's name")
     settings: list[str] = Field(default_factory=list, description="name=value, or role: name=value for one role")
+    hidden_settings: list[str] = Field(
+        default_factory=list, description="names of an application's settings; their values stand with the globals"
+    )
     comment: str | None = None
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from homelab_pipelines.backup.errors import BackupError, StoreRefused
-from homelab_pipelines.backup.layout import MANIFEST, PROOF_PREFIX, Source, backup_folder
+from homelab_pipelines.backup.layout import ID_TIME, MANIFEST, PROOF_PREFIX, Source, backup_folder
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.records import Leftover, list_store
 from homelab_pipelines.backup.retention import RetentionPlan, plan_retention
@@ -134,6 +134,6 @@ def _sweep_leftovers(
 def _superseded(leftover: Leftover, by_source: Mapping[str, list[BackupRecord]]) -> bool:
     source_id, _, backup_id = leftover.folder.rpartition("/")
     return any(
-        record.status == "verified" and f"{record.taken_at:%Y%m%dT%H%M%SZ}" > backup_id[:16]
+        record.status == "verified" and f"{record.taken_at:%Y%m%dT%H%M%SZ}" > backup_id[:ID_TIME]
         for record in by_source.get(source_id, [])
     )

@@ -23,6 +23,11 @@ class Leftover:
     objects: list[Listed]
     unreadable: str | None
 
+    @property
+    def backup_id(self) -> str:
+        """The id of the backup that it is not."""
+        return self.folder.rpartition("/")[2]
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -59,8 +64,15 @@ def read_backup(store: BackupStore, source_id: str, backup_id: str) -> BackupRec
     where = store.location(folder)
     if found.unreadable is None:
         raise ObjectMissing(f"reading {where}", "there is no manifest, so there is no backup", "homelab backups")
-    raise BackupDamaged(
-        f"reading {where}/{MANIFEST}", found.unreadable, "restore from another copy or an older backup: homelab backups"
+    raise unreadable(store, found)
+
+
+def unreadable(store: BackupStore, leftover: Leftover) -> BackupDamaged:
+    """What is to be said of a folder whose manifest is not valid."""
+    return BackupDamaged(
+        f"reading {store.location(leftover.folder)}/{MANIFEST}",
+        leftover.unreadable or "it is missing",
+        "restore from another copy or an older backup: homelab backups",
     )
 
 

@@ -14,8 +14,15 @@ from typing import Any
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
+from homelab_pipelines.backup.database_settings import hidden_values, values_to_hide, without_values
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
-from homelab_pipelines.backup.errors import BackupDamaged, BackupError, RestoreFailed, StoreUnavailable
+from homelab_pipelines.backup.errors import (
+    BackupDamaged,
+    BackupError,
+    RestoreFailed,
+    StoreUnavailable,
+    VerificationImpossible,
+)
 from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.layout import PROOF_PREFIX
 from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
@@ -23,11 +30,12 @@ from homelab_pipelines.backup.pg_restore import run_pg_restore
 from homelab_pipelines.backup.pipeline import free_bytes
 from homelab_pipelines.backup.scratch_folder import scratch_folder
 from homelab_pipelines.backup.server import server_facts
-from homelab_pipelines.backup.session import Session, connect
+from homelab_pipelines.backup.session import Session, connect, printable
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import unpack
 
 _RENAME_ATTEMPTS = 5
+_TEMPORARY = "homelab_restore_"
 
 Progress = Callable[[str, int, int], None]
 
@@ -88,7 +96,7 @@ def spooled(
         if stored_globals is not None:
             collected = bytearray()
             unpack(store, manifest, stored_globals, identities, _Appending(collected))
-            sql = collected.decode()
+            sql = collected.decode(errors="surrogateescape")  # a session gives such bytes back as they were
         stored_dump = manifest.object("dump")
         if stored_dump is None:
             yield Spooled(None, sql)
@@ -141,31 +149,52 @@ def restore_database(
                 "choose another name, or add --replace: the one there is renamed aside, not dropped",
             )
     started = time.monotonic()
-    with spooled(store, manifest, identities, options.folder, report) as content:
-        temporary = f"homelab_restore_{secrets.token_hex(6)}"
-        notes: list[str] = []
+    with (
+        spooled(store, manifest, identities, options.folder, report) as content,
+        _temporary_database(connection) as temporary,
+    ):
+        notes = _restore_as(connection, temporary, content, manifest, options, report)
+        seconds = time.monotonic() - started
+        report("comparing", 0, 0)
+        same_major = facts.major == manifest.server_major
+        differences: list[str] = []
+        if options.check:
+            hidden = hidden_values(content.globals_sql)
+            differences, more = compare_restored(connection, temporary, manifest, options, same_major, hidden)
+            notes += more
+        if differences and options.replace:
+            raise RestoreFailed(
+                f"restoring {manifest.source} {manifest.id} over {name!r}",
+                "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
+                "restore it under another name and look, or take another backup: homelab backups",
+            )
+        compared = time.monotonic() - started - seconds
+        replaced = _rename(connection, temporary, name, options.replace)
+    return RestoreResult(name, seconds, compared, differences, notes, replaced)
+
+
+@contextmanager
+def _temporary_database(connection: Connection) -> Iterator[str]:
+    """The name of a database to be made and then renamed; it is dropped when the block fails.
+
+    As long as its restore lives, a session has the same name as its application_name. Those that killed restores left
+    have none, and are dropped first.
+    """
+    name = f"{_TEMPORARY}{secrets.token_hex(6)}"
+    with connect(connection) as holder:
+        holder.execute(f"SET application_name = {literal(name)}")
+        for row in holder.rows(
+            f"SELECT datname FROM pg_catalog.pg_database WHERE datname ~ '^{_TEMPORARY}[0-9a-f]{{12}}$' AND NOT EXISTS"
+            " (SELECT FROM pg_catalog.pg_stat_activity WHERE application_name = datname::text)"
+        ):
+            with contextlib.suppress(BackupError):  # another account's: it is not ours to drop
+                holder.execute(f"DROP DATABASE IF EXISTS {row['datname']} WITH (FORCE)")
         try:
-            notes += _restore_as(connection, temporary, content, manifest, options, report)
-            seconds = time.monotonic() - started
-            report("comparing", 0, 0)
-            same_major = facts.major == manifest.server_major
-            differences: list[str] = []
-            if options.check:
-                differences, more = compare_restored(connection, temporary, manifest, options, same_major)
-                notes += more
-            if differences and options.replace:
-                raise RestoreFailed(
-                    f"restoring {manifest.source} {manifest.id} over {name!r}",
-                    "the restored copy differs from the backup's evidence: " + "; ".join(differences[:5]),
-                    "restore it under another name and look, or take another backup: homelab backups",
-                )
-            compared = time.monotonic() - started - seconds
-            replaced = _rename(connection, temporary, name, options.replace)
+            yield name
         except BaseException:
             with contextlib.suppress(BackupError), connect(connection) as session:
-                session.execute(f"DROP DATABASE IF EXISTS {temporary} WITH (FORCE)")
+                session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             raise
-    return RestoreResult(name, seconds, compared, differences, notes, replaced)
 
 
 def compare_restored(
@@ -174,14 +203,19 @@ def compare_restored(
     manifest: Manifest,
     options: RestoreOptions,
     same_major: bool = True,
+    hidden: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """What differs between a restored copy and the evidence, and what could not be compared."""
+    """What differs between a restored copy and the evidence, and what could not be compared.
+
+    `hidden` are an application's settings with their values, where the backup's globals were opened.
+    """
     expected, notes = manifest.evidence, []
     same_form = expected.form == evidence.FORM
     with connect(connection, database) as session:
         facts = server_facts(session)
+        found = evidence.database_properties(session, facts.number)
         actual = Evidence(
-            database=evidence.database_properties(session, facts.number),
+            database=without_values(found),
             sequences=evidence.sequences(*(2 * (evidence.sequence_values(session),))),
             large_objects=evidence.large_objects(session, manifest.server_bytes + 1),
             extensions=evidence.extensions(session),
@@ -197,6 +231,8 @@ def compare_restored(
         )
     adjusted, more = _comparable(expected, actual, options)
     differences = evidence.compare(adjusted, actual)
+    if hidden is not None and options.owners and sorted(hidden) != sorted(values_to_hide(found)):
+        differences.append("settings of the database that applications named: other values than the source's")
     if expected.tables:
         differences += evidence.compare_tables(
             expected.tables if same_major else [t.model_copy(update={"content_hash": None}) for t in expected.tables],
@@ -233,7 +269,8 @@ def _comparable(expected: Evidence, actual: Evidence, options: RestoreOptions) -
             kept = {"collate": found_properties.collate, "ctype": found_properties.ctype}
             notes.append(f"locale {properties.collate} is not on this server; {found_properties.collate} was taken")
         if not options.owners:
-            kept |= {key: getattr(found_properties, key) for key in ("owner", "privileges", "settings")}
+            of_owners = ("owner", "privileges", "settings", "hidden_settings")
+            kept |= {key: getattr(found_properties, key) for key in of_owners}
         changes["database"] = properties.model_copy(update=kept)
     return expected.model_copy(update=changes), notes
 
@@ -249,23 +286,35 @@ def restore_globals(connection: Connection, sql: str, scratch: bool) -> list[str
         present = {row["rolname"] for row in session.rows("SELECT rolname FROM pg_catalog.pg_roles")}
         left = sorted({s.role for s in found if s.kind == "create role" and s.role in present and s.role is not None})
         if left and not scratch:
-            notes.append(f"roles that were there already, left as they are: {', '.join(left)}")
+            notes.append(f"roles that were there already, left as they are: {printable(', '.join(left))}")
         for statement in found:
             if statement.kind == "tablespace":
                 if statement.text.upper().startswith("CREATE"):
-                    notes.append(f"tablespace not created: {statement.text.split()[2]}; its data went to the default")
+                    name = printable(statement.text.split()[2])
+                    notes.append(f"tablespace not created: {name}; its data went to the default")
             elif statement.role not in present:
                 session.execute(statement.text)
     return notes
 
 
 def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:
-    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale."""
+    """CREATE DATABASE with the source's encoding and locale; on a scratch server C where it lacks the locale.
+
+    Raises RestoreFailed where the server lacks the locale, VerificationImpossible where a scratch server has no ICU.
+    """
     try:
         session.execute(create_statement(name, properties, properties.collate, properties.ctype))
     except BackupError as error:
-        if not (scratch and "invalid LC_" in error.why):
+        if "locale" not in error.why and "ICU" not in error.why:
             raise
+        wanted = properties.locale or properties.collate
+        what = f"making a database with the source's locale {wanted} ({properties.provider})"
+        if not scratch:
+            next_step = "install that locale where the server runs (Debian: locale-gen), restart the server, try again"
+            raise RestoreFailed(what, error.why, next_step) from error
+        if "invalid LC_" not in error.why:
+            next_step = "choose a scratch server that has it: set verify.image or verify.server in homelab.yaml"
+            raise VerificationImpossible(what, error.why, next_step) from error
         session.execute(create_statement(name, properties, "C", "C"))
 
 
@@ -292,8 +341,9 @@ def _restore_as(
         owners=options.owners,
         scratch=options.scratch,
     )
+    whole = properties.model_copy(update={"settings": [*properties.settings, *hidden_values(content.globals_sql)]})
     with connect(connection) as session:
-        for statement in property_statements(name, properties, options.owners):
+        for statement in property_statements(name, whole, options.owners):
             session.execute(statement)
     return notes
 

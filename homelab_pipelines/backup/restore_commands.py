@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from homelab_pipelines.backup.database_settings import TAKE_OUT
 from homelab_pipelines.backup.database_sql import property_statements
 from homelab_pipelines.backup.manifest import DatabaseProperties, StoredObject
 
@@ -26,14 +27,18 @@ def restore_commands(
             continue
         if role == "dump" and properties is not None:
             commands.append(_createdb(properties))
-        decrypt = (
-            f"age -d -i KEY {stored.name} | zstd -dc" if stored.name.endswith(".age") else f"zstd -dc {stored.name}"
-        )
-        commands.append(f"{decrypt} | {consumer}")
+        commands.append(f"{_content(stored)} | {consumer}")
     if properties is not None:
         statements = property_statements("NEW", properties, owners=True)
         commands.append(" ".join(["psql -X -d postgres", *(f"-c {shlex.quote(each)}" for each in statements)]))
+        stored = next((item for item in objects if item.role == "globals"), None)
+        if properties.hidden_settings and stored is not None:
+            commands.append(f"{_content(stored)} | {TAKE_OUT} | psql -X -v database=NEW -d postgres")
     return commands
+
+
+def _content(stored: StoredObject) -> str:
+    return f"age -d -i KEY {stored.name} | zstd -dc" if stored.name.endswith(".age") else f"zstd -dc {stored.name}"
 
 
 def _createdb(properties: DatabaseProperties) -> str:

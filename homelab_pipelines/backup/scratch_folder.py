@@ -1,12 +1,13 @@
 """Folders for what must not stay: each is its process's own as long as that lives, and swept by the next when it died.
 
-Whose a folder is says a lock on it (flock(2)), which the kernel takes back however its holder ends: at no moment of its
-making or its removal is there a folder that a sweep takes for another's. Process numbers, which come again, play no
-part, and containers that share a folder see each other's locks.
+Whose a folder is says a lock on a file in it (flock(2)), which the kernel takes back however its holder ends: at no
+moment of its making or its removal is there a folder that a sweep takes for another's. Process numbers, which come
+again, play no part, and containers that share a folder see each other's locks.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -21,6 +22,10 @@ from homelab_pipelines.backup.postmaster import end_server_of
 SCRATCH_PREFIX = "homelab-scratch-"
 # A file in a scratch folder that names another folder which has to go with it.
 COMPANION = "companion"
+# The file that is locked. NFS locks only what is open for writing, which a folder cannot be (flock(2)).
+LOCK = "lock"
+# A sweep comes between a folder's making and its locking once in a while, never a hundred times in a row.
+_ATTEMPTS = 100
 
 
 @contextmanager
@@ -36,8 +41,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _remove(folder)
-        os.close(lock)
+        _remove(folder, lock)
 
 
 def sweep_scratch(parent: Path | None = None) -> list[str]:
@@ -47,12 +51,13 @@ def sweep_scratch(parent: Path | None = None) -> list[str]:
     """
     removed = []
     for folder in sorted((parent or default_parent()).glob(f"{SCRATCH_PREFIX}*")):
-        lock = _take(folder)
-        if lock is not None:
-            end_server_of(folder / "data")
-            _remove(folder)
-            os.close(lock)
-            removed.append(str(folder))
+        try:
+            lock = _take(folder)
+        except OSError:  # held, gone, or not ours
+            continue
+        end_server_of(folder / "data")
+        _remove(folder, lock)
+        removed.append(str(folder))
     return removed
 
 
@@ -71,33 +76,58 @@ def remove_companion(folder: Path) -> None:
 
 
 def _make(parent: Path) -> tuple[Path, int]:
-    while True:
+    refusal: OSError | None = None
+    for _ in range(_ATTEMPTS):
         try:
             folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
         except OSError as error:
             raise VerificationImpossible(
                 f"making a scratch folder below {parent}", str(error), "name another folder: --scratch"
             ) from error
-        # A sweep of another process may come between the two calls: then its folder is gone, and we make another.
-        if (lock := _take(folder)) is not None:
-            return folder, lock
+        try:
+            return folder, _take(folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            refusal = error
+            # A sweep of another process may come between the two calls: then the folder is its, and we make another.
+            if not isinstance(error, (BlockingIOError, FileNotFoundError)):
+                break
+    raise VerificationImpossible(
+        f"making a scratch folder below {parent}",
+        f"it cannot be locked, and without a lock a sweep would take it away: {refusal}",
+        "name a folder on a local disk: --scratch",
+    ) from refusal
 
 
-def _take(folder: Path) -> int | None:
-    """The lock on a folder, as a file descriptor that the caller closes; None when it is held, gone, or not ours."""
+def _take(folder: Path) -> int:
+    """The lock on a folder, as a file descriptor that the caller closes.
+
+    Raises BlockingIOError when another holds it, FileNotFoundError when it is gone, another OSError when it is no
+    folder of ours or cannot be locked.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    with suppress(OSError):
+        owner = os.fstat(opened).st_uid
+        if owner != os.geteuid():
+            raise PermissionError(errno.EPERM, f"it belongs to user {owner}, not to us ({os.geteuid()})", str(folder))
+        # Made by whoever comes first, the folder's maker or a sweep after the maker's end.
+        lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=opened)
+    finally:
+        os.close(opened)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = os.fstat(lock)
-        if found.st_uid == os.geteuid() and os.path.samestat(found, folder.lstat()):
-            return lock
-    os.close(lock)
-    return None
+        if not os.path.samestat(os.fstat(lock), (folder / LOCK).lstat()):
+            raise FileNotFoundError(errno.ENOENT, "it was removed meanwhile", str(folder))
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path, lock: int) -> None:
     remove_companion(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
+    # Again, for NFS keeps an open file under another name, and its folder with it. A sweep that comes before the end,
+    # and makes the lock's file anew, removes the same.
     shutil.rmtree(folder, ignore_errors=True)

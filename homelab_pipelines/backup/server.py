@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.errors import SourceRefused
-from homelab_pipelines.backup.session import Session, connect
+from homelab_pipelines.backup.session import Session, connect, printable
 
 OLDEST_VERSION, NEWEST_VERSION = 13, 18
 
@@ -47,7 +47,7 @@ def databases(connection: Connection) -> list[str]:
         rows = session.rows(
             "SELECT datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datallowconn ORDER BY datname"
         )
-    return [row["datname"] for row in rows]
+    return [printable(row["datname"]) for row in rows]
 
 
 def selected(names: Iterable[str], include: Iterable[str], exclude: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import zstandard
 
 from homelab_pipelines.backup.errors import BackupDamaged, KeyMissing, ObjectMissing, StoreUnavailable
+from homelab_pipelines.backup.foreign import reraise_interrupt
 from homelab_pipelines.backup.layout import backup_folder
 from homelab_pipelines.backup.manifest import Manifest, StoredObject
 from homelab_pipelines.backup.pipeline import CHUNK_BYTES, Digested
@@ -118,6 +119,7 @@ def _decrypt(source: Digested, content: _Decompressing, identities: Sequence[Any
         for kept in (reader.error, writer.error):
             if kept is not None:
                 raise kept from error
+        reraise_interrupt(error)
         if "no matching" in str(error).lower():
             raise KeyMissing(
                 "decrypting the backup", "none of the given identities is one of its recipients", "give the right key"
@@ -128,12 +130,12 @@ def _decrypt(source: Digested, content: _Decompressing, identities: Sequence[Any
 class _Keeping:
     def __init__(self, call: Callable[[Any], Any]) -> None:
         self._call = call
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def __call__(self, argument: Any) -> Any:
         try:
             return self._call(argument)
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +120,7 @@ def verify_backup(
     cannot be read or written; what was proven of the other targets is recorded all the same.
     """
     report = progress or (lambda step, done, expected: None)
-    checked_at = now or datetime.now(UTC)
+    checked_at = _after_every_proof(now or datetime.now(UTC), [record for _, record in copies.values()])
     proofs: list[Proof] = []
     restored: Proof | None = None
     unreachable: list[StoreUnavailable | StoreRefused] = []
@@ -155,6 +155,12 @@ def verify_backup(
     if unreachable:
         raise unreachable[0]
     return proofs
+
+
+def _after_every_proof(now: datetime, records: Sequence[BackupRecord]) -> datetime:
+    """`now`, or just after the newest proof there is: one written while a clock was ahead must not outlive this one."""
+    proven = [proof.checked_at for record in records for proof in record.proofs]
+    return max([now, *(each + timedelta(microseconds=1) for each in proven)])
 
 
 def _same_objects(one: BackupRecord, other: BackupRecord) -> bool:
@@ -221,8 +227,28 @@ def _restored(
     )
 
 
+# What the programs say when it is the machine that fails them, or their build, and not the backup (the messages of
+# PostgreSQL in English: every program runs with LC_ALL=C.UTF-8, and a scratch server with lc_messages C).
+_FAULTS_OF_THE_MACHINE = (
+    (r"ended by signal|server closed the connection|terminating connection|connection to server was lost"
+     r"|the database system is|Connection refused|could not connect to server|could not fork",
+     "look for what ended it (journalctl -k tells when memory ran out), then homelab verify"),
+    (r"No space left on device|[Dd]isk quota exceeded|could not extend file|could not write to file",
+     "free room for the restored copy, or name a larger folder: verify.scratch of this server in homelab.yaml"),
+    (r"out of memory|out of shared memory|Cannot allocate memory",
+     "give the scratch server more memory, or set verify.method of this server in homelab.yaml"),
+    (r"is not supported (in|by) this (build|installation)|was not (built|compiled) with"
+     r"|shared_preload_libraries|could not open extension control file|extension \S+ is not available"
+     r"|could not access file|could not load library|has no installation script nor update path",
+     "install server programs that have it, or set verify.image of this server in homelab.yaml"),
+)  # fmt: skip
+
+
 def _fault_of_the_scratch_server(message: str, server: Scratch) -> tuple[str, str] | None:
     """Why a failed restore says nothing of the backup, and what to do; None when it does."""
+    for signs, next_step in _FAULTS_OF_THE_MACHINE:
+        if re.search(signs, message):
+            return f"{message} (on {server.label}: it says nothing of the backup)", next_step
     if server.shared and re.search(r'role "?.*"? does not exist', message):
         why = f"{message} (a scratch database on a server that others use is restored without the backup's roles)"
         return why, "install server programs of this version, or set verify.image: a server of its own has all roles"

@@ -10,7 +10,7 @@ from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.connection import Direct
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.backup.programs import client_for
-from homelab_pipelines.backup.server import databases, server_facts
+from homelab_pipelines.backup.server import server_facts
 from homelab_pipelines.backup.session import connect
 from homelab_pipelines.commands.output import say
 from homelab_pipelines.inventory.problems import Problem
@@ -46,8 +46,10 @@ def _server(configured: ConfiguredBackups, name: str) -> str:
     connection = configured.connection(name)
     with connect(connection) as session:
         facts = server_facts(session)
-    entry = configured.server(name)
-    chosen = [each for each in databases(connection) if entry.selects(each)]
+    choice = configured.choice(name)
+    if choice.fault is not None:
+        raise choice.fault
+    chosen = choice.chosen
     programs = (
         f"pg_dump {client_for(facts.major).version}" if isinstance(connection.place, Direct) else "its own pg_dump"
     )

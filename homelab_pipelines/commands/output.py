@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,8 +43,13 @@ def progress_bar(title: str) -> Iterator[Progress]:
         DownloadColumn(),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    # A descriptor of its own: Dagster turns 1 and 2 into a step's log while the step runs, and the bar would go there.
+    with (
+        os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding) as terminal,
+        Progress(
+            *columns, console=(console := Console(file=terminal)), transient=True, disable=not console.is_terminal
+        ) as bars,
+    ):
         task = bars.add_task(title, total=None)
 
         def report(step: str, done: int, expected: int) -> None:

@@ -10,11 +10,13 @@ import dagster as dg
 
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_key
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path, state_home
-from homelab_pipelines.backup.errors import ObjectMissing
+from homelab_pipelines.backup.errors import ChoiceFailed, ObjectMissing
 from homelab_pipelines.commands.abandoned_runs import end_abandoned, process_tag
 from homelab_pipelines.commands.output import print_json, progress_bar, say
 from homelab_pipelines.definitions import build_definitions
 from homelab_pipelines.local_deployment import Deployment, is_up
+from homelab_pipelines.resources.alerts import AlertsResource
+from homelab_pipelines.schedules.alerts import TOLD_BY_TAG, alert_of_checks, alert_of_failure, ping_of_end
 from homelab_pipelines.schedules.nightly_backup import JOB
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -24,11 +26,11 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
     """Back up and prove the named sources, or all (then retention, too); 0 only when every step and check passed."""
     deployment = Deployment(inventory_path(), state_home())
     configured = ConfiguredBackups.from_environment()
-    for error in configured.discover()[1].values():
+    undiscovered = configured.discover()[1].values()
+    for error in undiscovered:
         say(str(error))
-    definitions = build_definitions(configured, str(deployment.inventory))
-    keys = [key for name in names for key in _keys(configured, name)]
-    job = definitions.resolve_job_def(JOB)
+    meant_otherwise = any(isinstance(error, ChoiceFailed) for error in undiscovered) and not names
+    keys, whole = [key for name in names for key in _keys(configured, name)], not names
     deployment.prepare()
     with (
         dg.DagsterInstance.from_config(str(deployment.dagster_home)) as instance,
@@ -36,18 +38,21 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
     ):
         for ended in end_abandoned(instance, datetime.now(UTC), launched_too=not is_up(deployment)):
             say(f"run {ended} was left behind by a process that is gone: marked as failed")
+        job = build_definitions(configured, str(deployment.inventory), progress=progress).resolve_job_def(JOB)
         run_id = dg.DagsterRun(job_name=JOB).run_id
-        instance.add_event_listener(run_id, lambda entry: progress(entry.step_key or "", 0, 0))
         result = job.execute_in_process(
             instance=instance,
             run_id=run_id,
             run_config=_QUIET,
             asset_selection=keys or None,
             raise_on_error=False,
-            tags={"homelab/started_by": "homelab backup", **process_tag()},
+            tags={"homelab/started_by": "homelab backup", TOLD_BY_TAG: "homelab backup", **process_tag()},
         )
         lines = list(_lines(result))
-    passed = result.success and all(line["passed"] for line in lines)
+        for problem in _tell(AlertsResource.of(configured.homelab, str(deployment.inventory)), instance, result, whole):
+            say(problem)
+    # Patterns that cannot be meant leave something without a backup, whatever became of the rest.
+    passed = result.success and all(line["passed"] for line in lines) and not meant_otherwise
     if as_json:
         print_json({"run_id": run_id, "passed": passed, "steps": lines})
     else:
@@ -56,6 +61,22 @@ def back_up(names: tuple[str, ...], as_json: bool) -> int:
             say(f"{'ok    ' if line['passed'] else 'FAILED'} {line['step']}{said}")
         say(f"run {run_id} {'succeeded' if passed else 'did not do all that was asked'}")
     return 0 if passed else 1
+
+
+def _tell(
+    alerts: AlertsResource, instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult, whole: bool
+) -> list[str]:
+    """Alert and ping as the sensors of a running Dagster do: nobody watches a backup that cron started.
+
+    A run of some databases only is not the one that the monitor waits for. What could not be delivered.
+    """
+    run = instance.get_run_by_id(result.run_id)
+    if run is None:
+        return []
+    tell = alert_of_checks if result.success else alert_of_failure
+    problems = tell(alerts, instance, run)
+    ping = ping_of_end(alerts, instance, run, failed=not result.success) if whole else None
+    return [*problems, *([ping] if ping else [])]
 
 
 def _lines(result: dg.ExecuteInProcessResult) -> Iterator[dict[str, Any]]:

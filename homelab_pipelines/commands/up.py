@@ -5,16 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from homelab_pipelines.backup.configured import ConfiguredBackups
-from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.configured import REMEMBERED, ConfiguredBackups
+from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.commands.output import say, show
-from homelab_pipelines.inventory.loader import load
 from homelab_pipelines.inventory.problems import InventoryInvalid
 from homelab_pipelines.local_deployment import (
     Deployment,
@@ -51,8 +51,9 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             stack.enter_context(only_one(deployment))
             started_any = True
             _demo(deployment, stack)
-            configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
+            configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
             _say_databases(configured)
+            graph = _Graph(deployment, configured.known_databases())
             say("starting Dagster (code server, daemon, webserver) …")
             begun = datetime.now(UTC)
             check = stack.enter_context(running(deployment))
@@ -69,7 +70,6 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             outcome = done
             if stay:
                 say("Ctrl-C ends everything that was started here.")
-            graph = _Graph(deployment)
             while stay and not stop.wait(1.0):
                 check()
                 graph.look()
@@ -88,7 +88,8 @@ def _say_databases(configured: ConfiguredBackups) -> None:
     for error in failed.values():
         say(str(error))
     for server, names in found.items():
-        known = " (as known before)" if server in failed else ""
+        silent = server in failed and not isinstance(failed[server], ChoiceFailed)
+        known = " (as known before)" if silent else ""
         say(f"server {server}: {', '.join(names) or 'no database is chosen'}{known}")
 
 
@@ -119,37 +120,47 @@ def _demo(deployment: Deployment, stack: ExitStack) -> None:
 class _Graph:
     """Keeps the asset graph true: a changed inventory, or a database that came or went, reloads the code location."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, loaded: Mapping[str, Sequence[str]]) -> None:
         self._deployment = deployment
+        self._loaded = {server: list(names) for server, names in loaded.items()}
         self._seen = self._changed_at()
         self._asked = time.monotonic()
 
     def look(self) -> None:
         """Called every second; asks the servers every ten minutes. What is wrong is said, and the graph stays."""
         if (now := self._changed_at()) != self._seen:
+            inventory_changed = now[0] != self._seen[0]
             self._seen = now
-            say(f"{self._deployment.inventory.name} has changed")
-            self._reload(even_if_known=True)
+            if inventory_changed:
+                say(f"{self._deployment.inventory.name} has changed")
+            self._reload(even_if_known=inventory_changed)
         elif time.monotonic() - self._asked > DISCOVER_SECONDS:
             self._reload(even_if_known=False)
 
     def _reload(self, even_if_known: bool) -> None:
         deployment, self._asked = self._deployment, time.monotonic()
         try:
-            configured = ConfiguredBackups(load(deployment.inventory), deployment.inventory.parent, deployment.home)
-            known = configured.known_databases()
+            configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
             found, _ = configured.discover()
-            if even_if_known or found != known:
+            self._seen = self._changed_at()  # what was found is remembered in a file that is looked at, too
+            # Compared with what was loaded, not with what is remembered: other commands remember what they find.
+            if even_if_known or found != self._loaded:
                 reload(deployment)
+                self._loaded = found
                 say("reloaded: " + "; ".join(f"{server}: {', '.join(names)}" for server, names in found.items()))
         except (InventoryInvalid, BackupError, DeploymentFailed, OSError) as error:
             say(f"the assets stay as they were: {error}")
 
-    def _changed_at(self) -> float | None:
-        try:
-            return self._deployment.inventory.stat().st_mtime
-        except OSError:
-            return None
+    def _changed_at(self) -> tuple[float | None, float | None]:
+        """When the inventory, and the list of databases that commands keep, were last written."""
+        return _written_at(self._deployment.inventory), _written_at(self._deployment.home / REMEMBERED)
+
+
+def _written_at(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def run_to_end(deployment: Deployment, check: Callable[[], None]) -> int:

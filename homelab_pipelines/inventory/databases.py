@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -11,11 +11,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from homelab_pipelines.inventory.base import Items, Name, Section, check_address, one_kind
-from homelab_pipelines.inventory.problems import Finding, did_you_mean, invalid, one_of
+from homelab_pipelines.inventory.problems import Finding, Path, did_you_mean, findings_under, invalid, one_of
 from homelab_pipelines.inventory.secrets import SecretReference
 from homelab_pipelines.inventory.units import Duration, Percent, Size
 
 GIB = 1024**3
+OWN_OF_THE_SERVER = "postgres"
+"""The database that initdb makes (postgresql.org/docs/current/app-initdb.html). A server with no other is empty."""
+_MOST_NAMES = 8
 AT_KINDS = {
     "host": "{host: main}",
     "socket": "{socket: /var/run/postgresql}",
@@ -142,6 +145,56 @@ class PostgresServer(Section):
         included = any(fnmatchcase(database_name, pattern) for pattern in self.include)
         return included and not any(fnmatchcase(database_name, pattern) for pattern in self.exclude)
 
+    def choice_findings(self, present: Sequence[str]) -> Iterator[Finding]:
+        """What of include and exclude cannot be meant, on a server with the databases `present`; paths start here.
+
+        A pattern that matches nothing is a typo, or a database that went; either way somebody counts on a backup.
+        """
+        have = f"the server has {_some(present)}"
+        unmatched = [
+            index
+            for index, pattern in enumerate(self.include)
+            if present and not any(fnmatchcase(name, pattern) for name in present)
+        ]
+        for index in unmatched:
+            pattern, path = self.include[index], ("include", index)
+            meant = did_you_mean(pattern.strip("*?"), present)
+            yield Finding(path, f"include: '{pattern}' matches no database", meant or have, about=(path,))
+        left = [name for name in present if name != OWN_OF_THE_SERVER]
+        if left and not unmatched and not any(self.selects(name) for name in present):
+            message = "exclude: of the databases that the server has, none is left to back up"
+            yield Finding(("exclude",), message, have, about=(("include",), ("exclude",)))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
+
+
+def _pattern_findings(server: PostgresServer) -> Iterator[Finding]:
+    """Patterns that choose nothing, whatever databases there are."""
+    if not server.include:
+        hint = "remove the key to back up every database, or write patterns"
+        yield Finding(("include",), "include: this chooses no database at all", hint, about=(("include",),))
+    for index, pattern in enumerate(server.include):
+        literal = not set(pattern) & set("*?[")
+        winner = next(
+            (
+                each
+                for each in server.exclude
+                if each == pattern or not each.strip("*") or (literal and fnmatchcase(pattern, each))
+            ),
+            None,
+        )
+        if winner is not None:
+            path: Path = ("include", index)
+            yield Finding(
+                path if "include" in server.model_fields_set else ("exclude",),
+                f"include: '{pattern}' is left out again by exclude: '{winner}'",
+                "exclude wins: remove the pattern from one of the two",
+                about=(path, ("exclude",)),
+            )
+
 
 Databases = dict[Name, PostgresServer]
 
@@ -149,6 +202,7 @@ Databases = dict[Name, PostgresServer]
 def findings(databases: Mapping[str, PostgresServer]) -> Iterator[Finding]:
     """What the entries of `databases` disagree about among themselves; paths start at the section."""
     for name, server in databases.items():
+        yield from findings_under((name,), _pattern_findings(server))
         verify, path = server.verify, (name, "verify")
         if verify.server is not None and verify.server not in databases:
             yield Finding(

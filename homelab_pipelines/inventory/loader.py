@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,7 +13,7 @@ from homelab_pipelines.inventory.document import Document, NotYaml, read_documen
 from homelab_pipelines.inventory.model import Homelab, findings
 from homelab_pipelines.inventory.problems import Finding, InventoryInvalid, Path, Problem, noun
 
-__all__ = ["Homelab", "InventoryInvalid", "Problem", "check", "load"]
+__all__ = ["Homelab", "InventoryInvalid", "Problem", "check", "load", "located", "sound_parts"]
 
 _INIT = "homelab init writes one to start from"
 
@@ -29,6 +29,21 @@ def load(path: FilePath | str) -> Homelab:
 def check(path: FilePath | str) -> list[Problem]:
     """All mistakes in homelab.yaml, in the order of its lines; an empty list when `load` would succeed."""
     return _examine(path)[1]
+
+
+def sound_parts(path: FilePath | str) -> Homelab | None:
+    """What can be used of an inventory with mistakes, without the parts that are wrong; None when nothing can."""
+    return _examine(path)[0]
+
+
+def located(path: FilePath | str, findings: Iterable[Finding]) -> list[Problem]:
+    """Findings that came up in use, as problems of the file as it is now; of the whole of it when it cannot be read."""
+    file = str(path)
+    try:
+        document = read_document(_text(FilePath(path), file))
+    except (InventoryInvalid, NotYaml):
+        return [Problem(file, 0, 0, finding.message, finding.hint) for finding in findings]
+    return [_problem(file, document, finding) for finding in findings]
 
 
 def _examine(path: FilePath | str) -> tuple[Homelab | None, list[Problem]]:

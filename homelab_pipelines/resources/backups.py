@@ -7,7 +7,6 @@ from pathlib import Path
 import dagster as dg
 
 from homelab_pipelines.backup.configured import ConfiguredBackups
-from homelab_pipelines.inventory.loader import load
 
 
 class BackupsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -18,5 +17,4 @@ class BackupsResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self) -> ConfiguredBackups:
         """The engine's objects as the inventory describes them now. Raises InventoryInvalid."""
-        path = Path(self.inventory)
-        return ConfiguredBackups(load(path), path.parent, Path(self.home))
+        return ConfiguredBackups.read(Path(self.inventory), Path(self.home))

@@ -11,6 +11,8 @@ from homelab_pipelines.resources.alerts import AlertsResource
 if TYPE_CHECKING:  # Dagster exports the function that makes one, not its type
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+TOLD_BY_TAG = "homelab/told_by"
+"""On a run whose own process tells people how it went, as `homelab backup` does: no sensor tells them again."""
 _INTERVAL_SECONDS = 10
 
 
@@ -26,12 +28,8 @@ def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[
         minimum_interval_seconds=_INTERVAL_SECONDS,
     )
     def alert_on_failed_run(context: dg.RunFailureSensorContext, alerts: AlertsResource) -> None:
-        checks = list(failed_checks(context.instance, context.dagster_run.run_id))
-        steps = [_failure_text(event) for event in context.get_step_failure_events()]
-        # A blocking check fails its step as well, with its name alone; the check itself says why.
-        causes = [*(each for each in steps if not (checks and "blocking asset check" in each)), *checks]
-        body = "\n\n".join(causes) or broken_off(context.instance, context.dagster_run.run_id)
-        _send(context, alerts, f"homelab: {context.dagster_run.job_name} failed", body)
+        if TOLD_BY_TAG not in context.dagster_run.tags:
+            _log(context, alert_of_failure(alerts, context.instance, context.dagster_run))
 
     @dg.run_status_sensor(
         name="alert_on_failed_checks",
@@ -42,14 +40,40 @@ def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[
         minimum_interval_seconds=_INTERVAL_SECONDS,
     )
     def alert_on_failed_checks(context: dg.RunStatusSensorContext, alerts: AlertsResource) -> None:
-        failed = list(failed_checks(context.instance, context.dagster_run.run_id))
-        if failed:
-            word = "check" if len(failed) == 1 else "checks"
-            title = f"homelab: {context.dagster_run.job_name} ended, with {len(failed)} failed {word}"
-            _send(context, alerts, title, "\n\n".join(failed))
+        if TOLD_BY_TAG not in context.dagster_run.tags:
+            _log(context, alert_of_checks(alerts, context.instance, context.dagster_run))
 
     sensors: list[dg.SensorDefinition] = [alert_on_failed_run, alert_on_failed_checks]
     return [*sensors, *_ping_sensors(job)] if pings else sensors
+
+
+def alert_of_failure(alerts: AlertsResource, instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """Tell that a run failed, which steps and checks, and why; what could not be delivered."""
+    checks = list(failed_checks(instance, run.run_id))
+    entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    steps = [_failure_text(entry.dagster_event) for entry in entries if entry.dagster_event is not None]
+    # A blocking check fails its step as well, with its name alone; the check itself says why.
+    causes = [*(each for each in steps if not (checks and "blocking asset check" in each)), *checks]
+    body = "\n\n".join(causes) or broken_off(instance, run.run_id)
+    return alerts.send(f"homelab: {run.job_name} failed", f"{body}\n\nrun {run.run_id}")
+
+
+def alert_of_checks(alerts: AlertsResource, instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """Tell which checks of a run that ended well did not pass, if any; what could not be delivered."""
+    failed = list(failed_checks(instance, run.run_id))
+    if not failed:
+        return []
+    title = f"homelab: {run.job_name} ended, with {len(failed)} failed {'check' if len(failed) == 1 else 'checks'}"
+    return alerts.send(title, "\n\n".join([*failed, f"run {run.run_id}"]))
+
+
+def ping_of_end(alerts: AlertsResource, instance: dg.DagsterInstance, run: dg.DagsterRun, failed: bool) -> str | None:
+    """Ping how a run ended: one that ended well with failed checks is pinged as a failure. What went wrong, or None."""
+    message = f"{run.job_name} {run.run_id}"
+    if failed:
+        return alerts.ping("fail", message)
+    checks = list(failed_checks(instance, run.run_id, warnings=False))
+    return alerts.ping("fail", "\n".join([message, *checks])) if checks else alerts.ping("success", message)
 
 
 def failed_checks(instance: dg.DagsterInstance, run_id: str, warnings: bool = True) -> Iterator[str]:
@@ -75,7 +99,8 @@ def broken_off(instance: dg.DagsterInstance, run_id: str) -> str:
             said = f"{said} ({event.message})" if error is None else str(error.message)
             break
         if event.is_engine_event and event.message:
-            said = event.message
+            cause = event.engine_event_data.error
+            said = event.message if cause is None else cause.message.strip()
         elif event.is_step_start:
             under_way[event.step_key] = True
         elif event.is_step_success or event.is_step_failure:
@@ -85,7 +110,7 @@ def broken_off(instance: dg.DagsterInstance, run_id: str) -> str:
 
 
 def _ping_sensors(job: "UnresolvedAssetJobDefinition") -> list[dg.SensorDefinition]:
-    """One for each status that is pinged; a run that ended well with failed checks is pinged as a failure."""
+    """One for each status that is pinged."""
     statuses: dict[PingEvent, dg.DagsterRunStatus] = {
         "start": dg.DagsterRunStatus.STARTED,
         "success": dg.DagsterRunStatus.SUCCESS,
@@ -103,17 +128,16 @@ def _ping_sensors(job: "UnresolvedAssetJobDefinition") -> list[dg.SensorDefiniti
         )
         def ping(context: dg.RunStatusSensorContext, alerts: AlertsResource) -> None:
             run = context.dagster_run
-            message = f"{run.job_name} {run.run_id}"
-            told = event
+            if TOLD_BY_TAG in run.tags:
+                return
             if event == "start":
                 now = context.instance.get_run_by_id(run.run_id)
                 if now is not None and now.is_finished:
                     return  # a short run: a start after its end would say that it still goes on
-            elif event == "success":
-                failed = list(failed_checks(context.instance, run.run_id, warnings=False))
-                told, message = ("fail", "\n".join([message, *failed])) if failed else (event, message)
-            if problem := alerts.ping(told, message):
-                context.log.warning(problem)
+                problem = alerts.ping("start", f"{run.job_name} {run.run_id}")
+            else:
+                problem = ping_of_end(alerts, context.instance, run, failed=event == "fail")
+            _log(context, [problem] if problem else [])
 
         return ping
 
@@ -127,6 +151,6 @@ def _failure_text(event: dg.DagsterEvent) -> str:
     return f"{event.step_key}: {cause}"
 
 
-def _send(context: dg.RunStatusSensorContext, alerts: AlertsResource, title: str, body: str) -> None:
-    for failed in alerts.send(title, f"{body}\n\nrun {context.dagster_run.run_id}"):
-        context.log.warning(failed)
+def _log(context: dg.RunStatusSensorContext, problems: Sequence[str]) -> None:
+    for problem in problems:
+        context.log.warning(problem)

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 Mode = Literal["pass", "refuse", "reset", "503", "slow", "black hole", "cut"]
 _PIECE = 16 << 10
+_RECEIVED_AHEAD = 64 << 10
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close sends RST
 _BUSY_BODY = b"<Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>"
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -34,7 +35,7 @@ class FaultyProxy:
         self._lock = threading.Lock()
         self._mode: Mode = "pass"
         self._limit = 0
-        self._listener: socket.socket | None = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener: socket.socket | None = _listen(0)
         self.port: int = self._listener.getsockname()[1]
         self._sockets: set[socket.socket] = set()
         self.connections = 0
@@ -59,7 +60,7 @@ class FaultyProxy:
         if mode == "refuse":
             self._stop_listening()
         elif self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+            self._listener = _listen(self.port)
             self._accept_on(self._listener)
 
     def close(self) -> None:
@@ -138,6 +139,13 @@ class FaultyProxy:
             return
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", port), backlog=64)
+    # Inherited by each connection: a slow link is no use when the kernel takes in megabytes before it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_AHEAD)
+    return listener
 
 
 def _reset(connection: socket.socket) -> None:

@@ -55,6 +55,10 @@ class _FaultyWriter:
     def __init__(self, writer: Writer, bent: _Bent, at_commit: list[Fault], what: str) -> None:
         self._writer, self._bent, self._at_commit, self._what = writer, bent, at_commit, what
 
+    @property
+    def sent(self) -> int:
+        return self._writer.sent
+
     def write(self, data: bytes | memoryview) -> None:
         self._writer.write(self._bent.bend(bytes(data)))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.peers import missing
+from tests.peers.go import cache_folder, find_go
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -30,29 +31,22 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def cache_folder() -> Path:
-    """Where programs that tests install for themselves stand; HOMELAB_TEST_CACHE names another folder."""
-    return Path(os.environ.get("HOMELAB_TEST_CACHE") or Path.home() / ".cache" / "homelab_pipelines") / "bin"
-
-
 def find_versitygw() -> Path:
     """The program, from PATH, from `go env GOPATH`, from the cache, or freshly installed into it by `go install`."""
-    on_path, go = shutil.which("versitygw"), shutil.which("go")
+    on_path, go_on_path = shutil.which("versitygw"), shutil.which("go")
     places = [Path(on_path)] if on_path else []
-    if go:
-        gopath = subprocess.run((go, "env", "GOPATH"), capture_output=True, text=True, check=False).stdout.strip()
-        places += [Path(gopath) / "bin" / "versitygw"] if gopath else []
-    places.append(cache_folder() / "versitygw")
+    if go_on_path:
+        asked = subprocess.run((go_on_path, "env", "GOPATH"), capture_output=True, text=True, check=False)
+        places += [Path(gopath) / "bin" / "versitygw"] if (gopath := asked.stdout.strip()) else []
+    folder = cache_folder() / "bin"
+    places.append(folder / "versitygw")
     for place in places:
         if os.access(place, os.X_OK):
             return place
-    if not go:
-        missing(f"no S3 server: versitygw is not installed, and there is no go to run: go install {MODULE}@{VERSION}")
-    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "GOBIN": str(folder)}
     installed = subprocess.run(
-        (go, "install", f"{MODULE}@{VERSION}"), env=environment, capture_output=True, text=True, check=False
+        (find_go(), "install", f"{MODULE}@{VERSION}"), env=environment, capture_output=True, text=True, check=False
     )
     if installed.returncode:
         missing(f"no S3 server: go install {MODULE}@{VERSION} failed: {installed.stderr.strip()[-500:]}")

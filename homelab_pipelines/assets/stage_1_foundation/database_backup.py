@@ -1,6 +1,6 @@
 """`database_backup/<name>` and `database_globals/<server>`: one backup on every target, restored and found equal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,12 +10,12 @@ import dagster as dg
 from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table, table_if_any
+from homelab_pipelines.assets.progress import Progress, StepProgress
 from homelab_pipelines.backup.capture import CaptureResult, capture_database, capture_globals
 from homelab_pipelines.backup.configured import ConfiguredBackups
-from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.backup.errors import BackupDamaged, BackupError
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord, Proof
-from homelab_pipelines.backup.server import databases, selected
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.verify import verify_backup
 from homelab_pipelines.inventory.backups import S3Target
@@ -27,6 +27,10 @@ RESTORABLE = "restorable"
 RESTORE_TIME = "restored_within_promise"
 EVERY_TARGET = "on_every_target"
 EVERY_DATABASE = "every_database_is_backed_up"
+_LOAD_ANEW = (
+    "homelab discover, which a running homelab up follows at once (by itself within ten minutes);"
+    " where Dagster was started in another way, reload the code location"
+)
 
 
 def backup_key(instance: str, source: Source) -> dg.AssetKey:
@@ -37,9 +41,12 @@ def backup_key(instance: str, source: Source) -> dg.AssetKey:
 
 
 def backup_assets(
-    instance: str, source: Source, homelab: Homelab, retries: dg.RetryPolicy
+    instance: str, source: Source, homelab: Homelab, retries: dg.RetryPolicy, covered: Sequence[str]
 ) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
-    """The backup of one source, and the check that restores it."""
+    """The backup of one source, and the check that restores it.
+
+    `covered`: the databases of its server that have assets in the same definitions.
+    """
     key = backup_key(instance, source)
     promise = homelab.backups.promise
     is_globals = source.database is None
@@ -80,23 +87,25 @@ def backup_assets(
         retry_policy=retries,
         pool=pool(source.server),
     )
-    def database_backup(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[Any]:
+    def database_backup(
+        context: dg.AssetExecutionContext, backups: BackupsResource, progress: dg.ResourceParam[Progress]
+    ) -> Iterator[Any]:
         with failing_clearly():
             configured = backups.open()
-            progress = _Progress(context)
+            report = StepProgress(context, progress)
             connection, options = configured.connection(source.server), configured.capture_options(source.server)
             targets, unusable = configured.targets()
             if source.database is None:
-                result = capture_globals(connection, targets, options, progress)
+                result = capture_globals(connection, targets, options, report)
             else:
-                result = capture_database(connection, source.database, targets, options, progress)
+                result = capture_database(connection, source.database, targets, options, report)
         reasons = {name: f"{error.what}: {error.why}" for name, error in unusable.items()}
         result = replace(result, missed={**result.missed, **reasons})
         yield dg.MaterializeResult(asset_key=key, metadata=_metadata(result))
         yield _every_target(key, result)
         if is_globals:
             with failing_clearly():
-                yield _every_database(key, configured, source.server)
+                yield _every_database(key, configured, source.server, covered)
 
     @dg.multi_asset_check(
         name=op_name(f"{key.path[0]}_restorable", key.path[1]),
@@ -115,7 +124,9 @@ def backup_assets(
         ],
         retry_policy=retries,
     )
-    def restorable(context: dg.AssetCheckExecutionContext, backups: BackupsResource) -> Iterator[dg.AssetCheckResult]:
+    def restorable(
+        context: dg.AssetCheckExecutionContext, backups: BackupsResource, progress: dg.ResourceParam[Progress]
+    ) -> Iterator[dg.AssetCheckResult]:
         with failing_clearly():
             configured = backups.open()
             copies, unread = _copies(configured, source, _latest_id(context.instance, key))
@@ -126,7 +137,7 @@ def backup_assets(
                     copies,
                     configured.identities(),
                     configured.scratch_choice(source.server),
-                    progress=_Progress(context),
+                    progress=StepProgress(context, progress),
                 )
                 if copies
                 else []
@@ -203,25 +214,27 @@ def _every_target(key: dg.AssetKey, result: CaptureResult) -> dg.AssetCheckResul
     )
 
 
-def _every_database(key: dg.AssetKey, configured: ConfiguredBackups, server: str) -> dg.AssetCheckResult:
-    """Compare what the server has now with what the asset graph was built from."""
-    entry = configured.server(server)
-    present = databases(configured.connection(server))
-    chosen = selected(present, entry.include, entry.exclude)
-    covered = set(configured.known_databases().get(server, []))
-    missing, gone = sorted(set(chosen) - covered), sorted(covered - set(chosen))
+def _every_database(
+    key: dg.AssetKey, configured: ConfiguredBackups, server: str, covered: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Compare what the server has now with the databases that have assets, and the patterns with what they match."""
+    choice = configured.choice(server)
+    missing, gone = sorted(set(choice.chosen) - set(covered)), sorted(set(covered) - set(choice.chosen))
     lines = [f"no backup of {name!r} yet" for name in missing] + [f"{name!r} is gone from the server" for name in gone]
+    said = [f"{'; '.join(lines)}. Next: {_LOAD_ANEW}"] if lines else []
+    if choice.fault is not None:
+        said.append(f"{choice.fault.why}. Next: {choice.fault.next_step}")
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=EVERY_DATABASE,
-        passed=not lines,
-        description=f"{'; '.join(lines)}. Next: homelab discover, then reload the code location" if lines else None,
+        passed=not said,
+        description="\n".join(said) or None,
         metadata={
-            "backed_up": len(chosen) - len(missing),
+            "backed_up": len(choice.chosen) - len(missing),
             **table_if_any(
                 "left_out",
                 ["database", "why"],
-                [(name, "not chosen by include and exclude") for name in present if name not in chosen],
+                [(name, "not chosen by include and exclude") for name in choice.present if name not in choice.chosen],
             ),
         },
     )
@@ -230,14 +243,15 @@ def _every_database(key: dg.AssetKey, configured: ConfiguredBackups, server: str
 def _verdict(
     key: dg.AssetKey, proofs: list[Proof], unread: Mapping[str, BackupError], within: timedelta
 ) -> Iterator[dg.AssetCheckResult]:
-    """Every copy that can be read must be equal; what cannot be read is not proven, which `on_every_target` tells."""
-    equal = bool(proofs) and all(proof.result == "equal" for proof in proofs)
+    """Every copy that can be read must be equal; one that cannot is not proven: `on_every_target` tells."""
     lines = [
         f"{proof.id} on {proof.target} is {proof.result}: {line}"
         for proof in proofs
         if proof.result != "equal"
         for line in proof.differences or ["no more is known"]
     ]
+    lines += [f"{error.what}: {error.why}" for error in unread.values() if isinstance(error, BackupDamaged)]
+    equal = bool(proofs) and not lines
     restored = next(
         (proof for proof in proofs if proof.method == "restored" and proof.restore_seconds is not None), None
     )
@@ -293,18 +307,3 @@ def _why_not(lines: list[str]) -> str:
         return "no target holds a backup. Next: homelab backup"
     more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
     return f"{'; '.join(lines[:5])}{more}. Next: homelab backups, then homelab backup for a new one"
-
-
-class _Progress:
-    """Reports a step when it begins, and a stream at every tenth of it, to the run's log."""
-
-    def __init__(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> None:
-        self._log = context.log
-        self._last: tuple[str, int] = ("", -1)
-
-    def __call__(self, step: str, done: int, expected: int) -> None:
-        kind = "recording" if step.startswith("recording ") else step
-        tenth = min(10, done * 10 // expected) if expected else 0
-        if (kind, tenth) != self._last and (kind != self._last[0] or tenth > self._last[1]):
-            self._last = (kind, tenth)
-            self._log.info(f"{kind}: {done / 1e6:.0f} of {expected / 1e6:.0f} MB" if expected else kind)

@@ -21,6 +21,13 @@ class Listed:
 class Writer(Protocol):
     """One object being written; it exists under its key only after `commit`."""
 
+    @property
+    def sent(self) -> int:
+        """Bytes that went to the store so far. May be asked from another thread while `write` or `commit` is at work.
+
+        It grows while they go, not only when `write` returns: by it a slow store is told from one that stands still.
+        """
+
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes. Raises StoreUnavailable or StoreRefused."""
 

@@ -111,14 +111,19 @@ class _DirectoryWriter:
             with _explained("writing", self._path), memoryview(data) as view, view.cast("B") as rest:
                 done = 0
                 while done < len(rest):
-                    done += os.write(self._descriptor, rest[done:])
+                    count = os.write(self._descriptor, rest[done:])
+                    done += count
+                    self._written += count
         except BackupError:
             self.abort()
             raise
-        self._written += done
         if self._written - self._advised >= ADVISE_EVERY:
             self._advised = self._written
             _let_go(self._descriptor)
+
+    @property
+    def sent(self) -> int:
+        return self._written
 
     def sync(self) -> None:
         """Make the bytes durable that were written so far."""

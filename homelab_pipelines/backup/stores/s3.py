@@ -13,7 +13,7 @@ from homelab_pipelines.backup.errors import BackupError, ObjectMissing, StoreRef
 from homelab_pipelines.backup.stores.base import Listed
 from homelab_pipelines.backup.stores.keys import MAX_KEY_BYTES, checked_key
 from homelab_pipelines.backup.stores.s3_errors import explain_answer, explain_silence, said
-from homelab_pipelines.backup.stores.s3_upload import S3Writer
+from homelab_pipelines.backup.stores.s3_upload import S3Writer, SentBody
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -121,6 +121,7 @@ class S3Store:
                 config=config,
             )
             client.meta.events.register("request-created.s3", _without_expect)
+            client.meta.events.register("before-send.s3", _on_its_way)
             return client
         except (BotoCoreError, ValueError) as error:  # ValueError: "Invalid endpoint: …"
             raise explain_silence(error, what, self._host(), self._secret_key) from None
@@ -327,6 +328,12 @@ def _without_expect(request: Any, **_: Any) -> None:
     """
     if "Expect" in request.headers:
         del request.headers["Expect"]
+
+
+def _on_its_way(request: Any, **_: Any) -> None:
+    """Tell a body that it is now read to be sent; an answer here would stand for the server's."""
+    if isinstance(request.body, SentBody):
+        request.body.on_its_way = True
 
 
 def _code(error: Any) -> str:

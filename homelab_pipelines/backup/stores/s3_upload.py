@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +42,37 @@ def part_bytes(number: int, expected_bytes: int = 0) -> int:
     return min(first << doublings, MAX_PART)
 
 
+class SentBody(io.BytesIO):
+    """A request's body that tells `count` how much the connection reads of it, once it is said to be `on_its_way`.
+
+    A file, which urllib3 sends in small pieces: without TLS the time-out holds for each send, and a body sent in one
+    piece would have to go out within it. Other readings, for a signature, come before; a repeated request rewinds it.
+    """
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        super().__init__()
+        self.on_its_way = False
+        self._count = count
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if self.on_its_way:
+            self._count(len(data))
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self.on_its_way = False
+        return super().seek(offset, whence)
+
+
 class S3Writer:
     """A Writer that uploads parts as they fill, one at a time, each with a CRC32 that the server verifies."""
 
     def __init__(self, store: S3Store, key: str, expected_bytes: int) -> None:
         self._store, self._key, self._expected = store, key, expected_bytes
         self._what = f"writing {store.location(key)}"
-        # A file, which urllib3 sends in small pieces: without TLS the time-out holds for each send, and a part sent in
-        # one piece would have to go out within it.
-        self._part = io.BytesIO()
+        self.sent = 0
+        self._part = SentBody(self._count)
         self._bytes = 0
         self._parts: list[CompletedPartTypeDef] = []
         self._part_checksums = b""
@@ -78,10 +100,10 @@ class S3Writer:
         except BackupError:
             self.abort()
             raise
-        self._upload_id, self._done, self._part = None, True, io.BytesIO()
+        self._upload_id, self._done, self._part = None, True, SentBody(self._count)
 
     def abort(self) -> None:
-        self._done, self._part = True, io.BytesIO()
+        self._done, self._part = True, SentBody(self._count)
         if self._upload_id:
             # Should the server be away, `sweep` finds the upload later.
             with suppress(BackupError):
@@ -116,7 +138,7 @@ class S3Writer:
         self._parts.append({"PartNumber": number, "ETag": part["ETag"], "ChecksumCRC32": encoded})
         self._part_checksums += checksum
         self._bytes += size
-        self._part = io.BytesIO()
+        self._part = SentBody(self._count)
 
     def _put_whole(self) -> str:
         self._bytes, _, encoded = self._rewind()
@@ -182,6 +204,9 @@ class S3Writer:
         with self._part.getbuffer() as data:
             checksum = zlib.crc32(data).to_bytes(4, "big")
         return size, checksum, base64.b64encode(checksum).decode()
+
+    def _count(self, sent: int) -> None:
+        self.sent += sent
 
     def _address(self) -> dict[str, Any]:
         return {"Bucket": self._store.bucket, "Key": self._store.full_key(self._key)}

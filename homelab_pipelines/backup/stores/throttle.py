@@ -46,13 +46,22 @@ class Throttle:
 
 class _ThrottledWriter:
     def __init__(self, writer: Writer, throttle: Throttle) -> None:
-        self._writer, self._throttle = writer, throttle
+        self._writer, self._throttle, self._passed = writer, throttle, 0
+
+    @property
+    def sent(self) -> int:
+        """What passed the limit counts beside what the store took: to wait for its turn is no slowness of the store.
+
+        An S3 store holds what passed until a part is full, and sends it then.
+        """
+        return self._passed + self._writer.sent
 
     def write(self, data: bytes | memoryview) -> None:
         with memoryview(data) as view, view.cast("B") as rest:
             for start in range(0, len(rest), self._throttle.piece):
                 piece = rest[start : start + self._throttle.piece]
                 self._throttle.take(len(piece))
+                self._passed += len(piece)
                 self._writer.write(piece)
 
     def commit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -17,13 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from homelab_pipelines.backup import os_user, postmaster, process_identity
-from homelab_pipelines.backup.errors import ProgramMissing
+from homelab_pipelines.backup.errors import ProgramMissing, VerificationImpossible
 from homelab_pipelines.backup.local_server import (
     SCRATCH_SUPERUSER,
     WEEK,
@@ -37,6 +39,7 @@ from homelab_pipelines.backup.os_user import server_user, usable_by
 from homelab_pipelines.backup.programs import Installation, installations, server_for
 from homelab_pipelines.backup.scratch_folder import (
     COMPANION,
+    LOCK,
     SCRATCH_PREFIX,
     default_parent,
     scratch_folder,
@@ -310,7 +313,7 @@ def let_go(folder: Path) -> None:
     """Give back the lock on a scratch folder of this process, as the kernel does when its holder dies."""
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):
-            if entry.readlink() == folder:
+            if entry.readlink() == folder / LOCK:
                 fcntl.flock(int(entry.name), fcntl.LOCK_UN)
 
 
@@ -370,6 +373,72 @@ def test_sweep_scratch_link_to_a_folder_elsewhere_is_not_followed(parent: Path) 
     (parent / f"{SCRATCH_PREFIX}link").symlink_to(precious)
     assert sweep_scratch(parent) == []
     assert (precious / "file").exists()
+
+
+REFUSALS = [
+    (errno.EBADF, "Bad file descriptor"),  # an older NFS client asked to lock what is not open for writing
+    (errno.ENOLCK, "No locks available"),
+    (errno.EAGAIN, "Resource temporarily unavailable"),  # for ever, as no sweep holds a folder
+]
+
+
+@pytest.mark.parametrize(("number", "why"), REFUSALS)
+def test_scratch_folder_that_cannot_be_locked_is_an_error_and_leaves_nothing(
+    parent: Path, number: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(VerificationImpossible, match=why) as caught, scratch_folder(parent):
+        pytest.fail("it was made")
+    assert str(parent) in caught.value.what
+    assert "--scratch" in caught.value.next_step
+    assert scratch_folders(parent) == []
+
+
+def test_scratch_folder_that_the_file_system_gives_to_another_user_is_an_error(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a CIFS share mounted for another user, or where NFS makes nobody of root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with (
+        pytest.raises(VerificationImpossible, match=rf"belongs to user {os.getuid()}") as caught,
+        scratch_folder(parent),
+    ):
+        pytest.fail("it was made")
+    assert "--scratch" in caught.value.next_step
+    assert scratch_folders(parent) == []
+
+
+def test_scratch_folder_that_a_sweep_takes_at_once_is_made_again(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of another process comes between making and locking: it is done with the folder, or still holds it."""
+    make, made, held = tempfile.mkdtemp, [], []
+
+    def make_and_lose(*arguments: Any, **options: Any) -> str:
+        made.append(make(*arguments, **options))
+        if len(made) == 1:
+            assert sweep_scratch(parent) == [made[0]]
+        elif len(made) == 2:
+            held.append(os.open(Path(made[1], LOCK), os.O_RDWR | os.O_CREAT))
+            fcntl.flock(held[0], fcntl.LOCK_EX)
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    with scratch_folder(parent) as folder:
+        assert len(made) == 3
+        assert str(folder) == made[2]
+    os.close(held[0])
+    assert scratch_folders(parent) == []
+
+
+def test_sweep_scratch_folder_killed_before_its_lock_or_in_its_removal_is_taken(parent: Path) -> None:
+    """Neither the moment before the lock's file is made nor the one after it is removed leaves what no sweep takes."""
+    bare = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
+    half = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
+    (half / "data").mkdir()
+    assert sweep_scratch(parent) == sorted([str(bare), str(half)])
+    assert scratch_folders(parent) == []
 
 
 def tcp(server: LocalServer, password: str) -> str:

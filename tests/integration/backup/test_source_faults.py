@@ -20,9 +20,10 @@ from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import free_port
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.records import Listing, list_store
+from homelab_pipelines.backup.session import connect
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import PLAIN, capture, connection_to, count, listed, verify
-from tests.peers.postgres import FreshDatabase, PostgresPeer, start_server
+from tests.peers.postgres import FreshDatabase, PostgresPeer, every_major, start_server
 
 pytestmark = pytest.mark.postgres
 
@@ -241,6 +242,54 @@ def test_wrong_password_is_refused_and_not_shown(source_server: PostgresPeer, ti
 def test_unknown_database_is_refused(source_server: PostgresPeer, nas: DirectoryStore) -> None:
     with pytest.raises(SourceRefused, match='database "no such database" does not exist'):
         capture(source_server, "no such database", nas)
+
+
+@every_major
+def test_timeouts_set_for_applications_do_not_end_a_backup(postgres_server: PostgresPeer, nas: DirectoryStore) -> None:
+    """The dump is held for longer than each of them, while the session that exported its snapshot has nothing to do."""
+    database = postgres_server.create_database()
+    timeouts = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]
+    timeouts += ["transaction_timeout"] if postgres_server.major >= 17 else []
+    try:
+        with database.connect() as connection:
+            connection.execute(INCOMPRESSIBLE)
+            for timeout in timeouts:
+                connection.execute(f"ALTER DATABASE {database.name} SET {timeout} = '400ms'".encode())
+        gate = Gate()
+
+        def hold(_: threading.Event) -> None:
+            gate.wait()
+            time.sleep(1.2)
+            gate.open()
+
+        with meanwhile(hold):
+            manifest = gated_capture(postgres_server, database.name, nas, gate)
+        (proof,) = verify(manifest, nas)
+        assert (proof.result, proof.differences) == ("equal", [])
+    finally:
+        postgres_server.drop_database(database.name)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("SET transaction_timeout = '100ms'", "terminating connection due to transaction timeout"),
+        ("SET statement_timeout = '100ms'", "canceling statement due to statement timeout"),
+        ("", "terminating connection due to administrator command"),
+    ],
+)
+def test_session_that_was_ended_is_not_taken_for_a_refusal(postgres_server: PostgresPeer, end: str, why: str) -> None:
+    def terminate(_: threading.Event) -> None:
+        query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20)'"
+        while not end and not count(postgres_server, "postgres", query):
+            time.sleep(0.02)
+
+    with meanwhile(terminate), connect(connection_to(postgres_server)) as session:
+        session.execute(end)
+        with pytest.raises(SourceUnavailable, match=why) as caught:
+            session.rows("SELECT pg_sleep(20)")
+    assert "password" not in caught.value.next_step
+    assert "log" in caught.value.next_step
 
 
 def test_second_backup_of_a_database_waits_for_another_run(

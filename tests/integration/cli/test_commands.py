@@ -251,3 +251,22 @@ def test_prune_drops_what_the_policy_lets_go(lab: Lab, tmp_path: Path) -> None:
     assert any(each["action"] == "drop" for each in said.json)
     left = [each for each in homelab(tmp_path / "house", "backups", "--json").json if each["database"] == lab.odd]
     assert len(left) == 1 and left[0]["status"] == "verified"
+
+
+def test_verify_of_a_backup_whose_manifest_was_altered_ends_with_1_and_names_it(lab: Lab) -> None:
+    record = lab.house.records("nas", f"main/{lab.photos}")[-1]
+    path = lab.house.stored("nas", f"main/{lab.photos}", "manifest.json")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"rows": 1000', b'"rows": 1001'))
+    try:
+        for arguments in (("verify", lab.photos), ("verify", lab.photos, "--id", record.manifest.id)):
+            said = lab.run(*arguments)
+            assert said.status == 1, said
+            assert f"{path}: its digest does not fit its contents: it was altered" in said.err
+        path.unlink()
+        said = lab.run("verify", lab.photos)
+        assert said.status == 1
+        assert f"{path}: it is missing" in said.err
+    finally:
+        path.write_bytes(whole)
+    assert lab.run("verify", lab.photos).status == 0

@@ -168,3 +168,19 @@ def test_nothing_stops_pruning_rows_gone_fails_and_nothing_is_deleted(
     assert checks(result)[f"database_backup/{photos} restorable"].passed, "an empty table restores well"
     assert len(here.records("nas", f"main/{photos}")) == 5, "nothing was deleted"
     assert len(here.records("nas", "main/@globals")) == 4, "the other source is pruned as ever"
+
+
+def test_restorable_altered_manifest_of_one_copy_fails_and_names_it(
+    house: Houses, instance_of: Instances, photos: str
+) -> None:
+    here = house()
+
+    def alter() -> None:
+        path = here.stored("usb", f"main/{photos}", "manifest.json")
+        path.write_bytes(path.read_bytes().replace(b'"rows": 1000', b'"rows": 1001'))
+
+    result = here.run(instance_of(here), on_event=After(photos, alter))
+    verdict = checks(result)[f"database_backup/{photos} restorable"]
+    assert not verdict.passed
+    assert "usb/main/" in verdict.description and "it was altered after it was written" in verdict.description
+    assert skipped(result) == {"backup_retention__nas", "backup_retention__usb"}

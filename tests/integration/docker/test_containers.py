@@ -57,6 +57,30 @@ def test_capture_from_container_restores_equal(
     assert docker_engine.containers() == ["source"]
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
+def test_container_database_of_any_encoding_restores_equal(
+    source: Connection, docker_engine: DockerPeer, tmp_path: Path, encoding: str
+) -> None:
+    """With a name and a value that, in SQL_ASCII, are no UTF-8, and with a default encoding for its clients."""
+    name = f"in {encoding}"
+    word = "Ma\udcdf" if encoding == "SQL_ASCII" else "Maß"
+    with connect(source) as session:
+        session.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
+        session.execute(f"ALTER DATABASE \"{name}\" SET client_encoding = 'LATIN1'")
+    with connect(source, name) as session:
+        session.execute(
+            f"CREATE TABLE public.\"{word}\" AS SELECT n, '{word}'::text AS word FROM generate_series(1, 9) n"
+        )
+        assert session.rows(f'SELECT DISTINCT word FROM public."{word}"') == [{"word": word}]
+    store = DirectoryStore(tmp_path, "nas")
+    manifest = capture_database(source, name, [Target(store)], CaptureOptions()).manifest
+    record = read_backup(store, manifest.source, manifest.id)
+    [proof] = verify_backup(
+        {"nas": (store, record)}, [], ScratchChoice(method="container", docker_host=docker_engine.host)
+    )
+    assert (proof.result, proof.differences) == ("equal", [])
+
+
 def test_scratch_container_comparison_can_fail(source: Connection, docker_engine: DockerPeer, tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, "nas")
     result = capture_database(source, "an app", [Target(store)], CaptureOptions())

@@ -10,7 +10,7 @@ from homelab_pipelines.backup.schema_queries import schema_queries
 
 # Form → digest of its queries. A query that gives other text needs a new form in evidence.py, and a line here; one that
 # was only laid out anew, a new digest.
-KNOWN = {1: "3b84bb23547e734e"}
+KNOWN = {2: "877fa30f56d20c8c"}
 
 
 def test_queries_of_a_form_do_not_change() -> None:

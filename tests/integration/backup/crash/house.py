@@ -85,7 +85,7 @@ class KillablePostgres:
             user="postgres",
             password=self.password,
             dbname=database,
-            connect_timeout=5,
+            connect_timeout=30,  # a database that is being renamed is waited for, 5 s and more
         )
         return psycopg.connect(dsn, autocommit=True)
 
