@@ -28,6 +28,7 @@ from homelab_pipelines.inventory.databases import AtContainer, AtPod, AtSocket
 from homelab_pipelines.inventory.model import Homelab
 from homelab_pipelines.inventory.secrets import SecretReference
 from homelab_pipelines.local_deployment import Deployment, DeploymentFailed, graphql, is_loaded
+from homelab_pipelines.socket_proxy import launcher_config
 
 IMAGE = "homelab-pipelines:local"
 IMAGE_VARIABLE = "HOMELAB_IMAGE"
@@ -197,7 +198,11 @@ def prepare(deployment: DockerDeployment, homelab: Homelab, image: str, socket: 
     outside = _binds(homelab, base)
     wanted = folder / "local.dagster.yaml"
     settings = yaml.safe_load((wanted if wanted.exists() else compose_folder() / "dagster.yaml").read_text())
-    volumes = settings["run_launcher"]["config"]["container_kwargs"].setdefault("volumes", [])
+    try:
+        launcher = launcher_config(settings)
+    except ValueError as error:
+        raise DeploymentFailed(f"{wanted}: {error}\n  next: compare it with {compose_folder()}/dagster.yaml") from error
+    volumes = launcher.setdefault("container_kwargs", {}).setdefault("volumes", [])
     volumes.append(f"{folder}/secrets/postgres_password:{PASSWORD_TARGET}:ro")
     volumes += [f"{path}:{path}:{mode}" for path, mode in {base: "ro", **outside}.items()]
     read_only = [f"{path}:{path}:ro" for path, mode in outside.items() if mode == "ro"]

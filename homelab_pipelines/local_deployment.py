@@ -36,16 +36,17 @@ class DeploymentFailed(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """What runs where. `home` holds all state; `port` is the webserver's."""
+    """What runs where. `home` holds all state; `port` and `host` are the webserver's, as one asks it from here."""
 
     inventory: Path
     home: Path
     port: int = 3000
+    host: str = HOST
 
     @property
     def url(self) -> str:
         """The Dagster UI."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def dagster_home(self) -> Path:

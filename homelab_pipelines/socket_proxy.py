@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+T = TypeVar("T")
 RUN_LABEL = "dagster/run_id"
 """dagster_docker puts it on every container of a run."""
 DEPLOYMENT_LABEL = "homelab/deployment"
@@ -76,14 +77,12 @@ class Rules:
     @classmethod
     def of(cls, settings: Mapping[str, Any], image: str) -> Rules:
         """From dagster.yaml. Raises ValueError unless it has a Docker launcher with a deployment label, one network."""
-        launcher = settings.get("run_launcher") or {}
-        config = launcher.get("config") or {}
+        config = launcher_config(settings)
         keywords = config.get("container_kwargs") or {}
         deployment = (keywords.get("labels") or {}).get(DEPLOYMENT_LABEL)
-        if launcher.get("class") != "DockerRunLauncher" or not deployment:
+        if not deployment:
             raise ValueError(
-                f"run_launcher must be a DockerRunLauncher with container_kwargs.labels.{DEPLOYMENT_LABEL}; "
-                "compare deploy/docker/dagster.yaml"
+                f"container_kwargs.labels must have {DEPLOYMENT_LABEL}; compare deploy/docker/dagster.yaml"
             )
         volumes = keywords.get("volumes") or []
         names = [str(each).partition("=")[0] for each in config.get("env_vars") or []]
@@ -101,24 +100,24 @@ class Rules:
 
     def check_create(self, body: Mapping[str, Any]) -> None:
         """Raises Refused unless the launcher could have asked for this container."""
-        labels = body.get("Labels") or {}
-        host = body.get("HostConfig") or {}
+        labels = _part(body, "Labels", dict)
+        host = _part(body, "HostConfig", dict)
         if body.get("Image") != self.image:
             raise Refused(f"the image {body.get('Image')} is not this deployment's, {self.image}")
         if not labels.get(RUN_LABEL) or labels.get(DEPLOYMENT_LABEL) != self.deployment:
             raise Refused(f"the labels {RUN_LABEL} and {DEPLOYMENT_LABEL}={self.deployment} must be there")
-        if (body.get("Cmd") or [])[:2] != ["dagster", "api"]:
+        if _part(body, "Cmd", list)[:2] != ["dagster", "api"]:
             raise Refused("the command is not that of a Dagster run")
-        for entry in body.get("Env") or []:
+        for entry in _part(body, "Env", list):
             if str(entry).partition("=")[0] not in self.variables:
                 raise Refused(f"the variable {str(entry).partition('=')[0]} is not one of dagster.yaml's env_vars")
-        for bind in host.get("Binds") or []:
+        for bind in _part(host, "Binds", list):
             if _bind(str(bind)) not in self.binds:
                 raise Refused(f"the volume {bind} is not one of dagster.yaml's container_kwargs.volumes")
         for name in {str(host.get("NetworkMode")), *_endpoints(body)}:
             if name not in self.networks:
                 raise Refused(f"the network {name} is not one of dagster.yaml's networks")
-        for option in host.get("SecurityOpt") or []:
+        for option in _part(host, "SecurityOpt", list):
             if option not in self.security:
                 raise Refused(f"the security option {option} would widen what the container may do")
         # `Volumes` names folders inside the container: harmless, and docker-py sends it with every bind.
@@ -132,6 +131,17 @@ class Rules:
         return bool(labels.get(RUN_LABEL)) and labels.get(DEPLOYMENT_LABEL) == self.deployment
 
 
+def launcher_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` of a dagster.yaml's DockerRunLauncher, also of one that another launcher holds. Raises ValueError."""
+    launcher = settings.get("run_launcher") or {}
+    held = (launcher.get("config") or {}).get("launchers") or {}
+    found = [each for each in (launcher, *held.values()) if each.get("class") == "DockerRunLauncher"]
+    if len(found) != 1:
+        raise ValueError(f"run_launcher must hold one DockerRunLauncher, and holds {len(found)}")
+    config: dict[str, Any] = found[0].setdefault("config", {})
+    return config
+
+
 def _expect_empty(section: Mapping[str, Any], known: set[str], path: str) -> None:
     # Docker reads keys without regard to case: an unknown spelling is refused like an unknown key.
     for key, value in section.items():
@@ -140,9 +150,19 @@ def _expect_empty(section: Mapping[str, Any], known: set[str], path: str) -> Non
 
 
 def _endpoints(body: Mapping[str, Any]) -> set[str]:
-    networking = body.get("NetworkingConfig") or {}
+    networking = _part(body, "NetworkingConfig", dict)
     _expect_empty(networking, {"EndpointsConfig"}, "NetworkingConfig.")
-    return set(networking.get("EndpointsConfig") or {})
+    return set(_part(networking, "EndpointsConfig", dict))
+
+
+def _part(section: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    """A mapping or a list of a body, empty where there is none. Raises Refused for anything else in its place."""
+    value = section.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise Refused(f"{key} has a form that the launcher never writes")
+    return value
 
 
 def _bind(written: str) -> str:

@@ -53,7 +53,7 @@ def bring_up(deployment: Deployment, run: bool, stay: bool) -> int:
             _demo(deployment, stack)
             configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
             _say_databases(configured)
-            graph = _Graph(deployment, configured.known_databases())
+            graph = Graph(deployment, configured.known_databases())
             say("starting Dagster (code server, daemon, webserver) …")
             begun = datetime.now(UTC)
             check = stack.enter_context(running(deployment))
@@ -117,7 +117,7 @@ def _demo(deployment: Deployment, stack: ExitStack) -> None:
     write_demo_inventory(deployment.inventory, deployment.home)
 
 
-class _Graph:
+class Graph:
     """Keeps the asset graph true: a changed inventory, or a database that came or went, reloads the code location."""
 
     def __init__(self, deployment: Deployment, loaded: Mapping[str, Sequence[str]]) -> None:

@@ -40,6 +40,18 @@ def test_up_shows_the_first_backup_restored_and_equal_and_the_url(compose: Compo
         assert {record.status for record in records} == {"verified"}
     states = {each["Config"]["Labels"].get("com.docker.compose.service") for each in inspected(compose.engine)}
     assert states >= SERVICES
+    print_costs(compose)
+
+
+def print_costs(compose: Compose) -> None:
+    """How long a launch takes until its first step, and what the deployment holds in memory when idle."""
+    query = (
+        """{ runsOrError(limit: 1) { ... on Runs { results { creationTime startTime stepStats { startTime } } } } }"""
+    )
+    [run] = graphql(compose.web, query)["runsOrError"]["results"]
+    first = min(step["startTime"] for step in run["stepStats"] if step["startTime"])
+    print(f"\nlaunch to first step: {first - run['creationTime']:.1f} s")
+    print(compose.engine.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.CPUPerc}}"))
 
 
 def test_run_has_a_container_of_its_own_with_label_limit_and_no_privilege(compose: Compose) -> None:
@@ -199,6 +211,19 @@ def test_missing_image_fails_the_run_saying_so_and_the_next_run_succeeds(compose
     assert "next: homelab up --docker builds it" in said
     next_run = compose.launch()
     assert compose.wait(next_run) == "SUCCESS", compose.diagnostics(next_run)
+
+
+def test_changed_inventory_and_new_database_become_assets_by_themselves(compose: Compose) -> None:
+    made = psql(compose, "postgres", "CREATE DATABASE videos", compose.secrets["source"])
+    assert made.returncode == 0, made.stderr
+    inventory = compose.deployment.inventory
+    inventory.write_text(inventory.read_text().replace("      - photos\n", "      - photos\n      - videos\n"))
+    query = "{ assetNodes { assetKey { path } } }"
+
+    def paths() -> list[list[str]]:
+        return [node["assetKey"]["path"] for node in graphql(compose.web, query)["assetNodes"]]
+
+    until(lambda: ["database_backup", "videos"] in paths(), 60, lambda: f"{paths()}\n{compose.diagnostics()}")
 
 
 def test_part_that_does_not_start_is_named_with_the_end_of_its_log(compose: Compose) -> None:
