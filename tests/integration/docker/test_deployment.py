@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.records import list_store
@@ -217,7 +218,9 @@ def test_changed_inventory_and_new_database_become_assets_by_themselves(compose:
     made = psql(compose, "postgres", "CREATE DATABASE videos", compose.secrets["source"])
     assert made.returncode == 0, made.stderr
     inventory = compose.deployment.inventory
-    inventory.write_text(inventory.read_text().replace("      - photos\n", "      - photos\n      - videos\n"))
+    written = yaml.safe_load(inventory.read_text())
+    written["databases"]["main"]["include"].append("videos")
+    inventory.write_text(yaml.safe_dump(written))
     query = "{ assetNodes { assetKey { path } } }"
 
     def paths() -> list[list[str]]:
