@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.inventory.loader import load
 from homelab_pipelines.local_deployment import graphql
 from tests.integration.docker.conftest import JOB, POOL, SOURCE, Compose, inspected, psql, remove_runs, until
+from tests.integration.house import REPOSITORY
 
 pytestmark = pytest.mark.docker
 SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy"}
@@ -227,6 +229,30 @@ def test_changed_inventory_and_new_database_become_assets_by_themselves(compose:
         return [node["assetKey"]["path"] for node in graphql(compose.web, query)["assetNodes"]]
 
     until(lambda: ["database_backup", "videos"] in paths(), 60, lambda: f"{paths()}\n{compose.diagnostics()}")
+
+
+def test_traefik_routes_only_through_a_login_that_must_be_named(compose: Compose) -> None:
+    over = compose.deployment.folder / "compose.traefik.yaml"
+    shutil.copy(REPOSITORY / "deploy/docker/compose.traefik.yaml", over)
+
+    def config(**more: str) -> subprocess.CompletedProcess[str]:
+        words = compose.deployment.compose("config", "--format", "json")
+        environment = {**compose.environment, **more}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    try:
+        without = config(HOMELAB_UI_HOST="dagster.example.org")
+        assert without.returncode != 0 and "FORWARD_AUTH_ADDRESS" in without.stderr
+        done = config(HOMELAB_UI_HOST="dagster.example.org", FORWARD_AUTH_ADDRESS="http://login:9091/forward-auth")
+        assert done.returncode == 0, done.stderr
+    finally:
+        over.unlink()
+    webserver = json.loads(done.stdout)["services"]["webserver"]
+    labels, prefix = webserver["labels"], "traefik.http.middlewares.homelab-dagster-login.forwardauth"
+    assert labels["traefik.http.routers.homelab-dagster.rule"] == "Host(`dagster.example.org`)"
+    assert labels["traefik.http.routers.homelab-dagster.middlewares"] == "homelab-dagster-login"
+    assert labels[f"{prefix}.address"] == "http://login:9091/forward-auth"
+    assert [port["host_ip"] for port in webserver["ports"]] == ["127.0.0.1"]
 
 
 def test_part_that_does_not_start_is_named_with_the_end_of_its_log(compose: Compose) -> None:
