@@ -5,12 +5,13 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 STAMP := .venv/.synced
 PYTEST_ARGS ?=
 
-.PHONY: help setup up test test-kubernetes check bench clean
+.PHONY: help setup up test test-docker test-kubernetes check bench clean
 
 help:
 	@echo 'make up      start everything on http://127.0.0.1:$(PORT) and run the first proven backup (PORT=, HOMELAB_HOME=)'
 	@echo 'make test    run every test this machine can run (PYTEST_ARGS=)'
 	@echo 'make test-kubernetes  those alone that need a Kubernetes cluster; it is compiled once a machine, some minutes'
+	@echo 'make test-docker   the tests with a Docker Engine alone: image, containers, deployment under Docker'
 	@echo 'make setup   the environment in .venv/, so that .venv/bin/homelab is the command'
 	@echo 'make check   lint, format, types, import contract'
 	@echo 'make bench   measure backups against pg_dump on a 1 GB database, into benchmarks/RESULTS.md'
@@ -34,6 +35,9 @@ up: $(STAMP)
 
 test: $(STAMP)
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-docker: $(STAMP)
+	.venv/bin/python -m pytest -m docker $(PYTEST_ARGS)
 
 test-kubernetes: $(STAMP)
 	.venv/bin/python -m pytest -m kubernetes $(PYTEST_ARGS)

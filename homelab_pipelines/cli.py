@@ -115,10 +115,19 @@ def mark_target(name: str, force: bool, as_json: bool) -> int:
 )
 @click.option("--run/--no-run", default=True, help="Run the nightly job when no fresh proven backup is there.")
 @click.option("--stay/--no-stay", default=True, help="Stay until Ctrl-C, or end at once after the first run.")
+@click.option("--docker", is_flag=True, help="As containers, with Docker Compose; they stay when the command ends.")
 @_JSON
-def up(port: int, run: bool, stay: bool, as_json: bool) -> int:
+def up(port: int, run: bool, stay: bool, docker: bool, as_json: bool) -> int:
     """Start Dagster (and, without a homelab.yaml, the demo homelab), run the first backup, show the proof."""
     from homelab_pipelines.backup.configured import inventory_path, state_home
+
+    if docker:
+        if as_json:
+            raise click.UsageError("--json goes without --docker, whose result is the containers")
+        from homelab_pipelines.commands.up_docker import bring_up_docker
+        from homelab_pipelines.docker_deployment import DockerDeployment
+
+        return bring_up_docker(DockerDeployment(inventory_path(), state_home(), port), run)
     from homelab_pipelines.commands.up import bring_up
     from homelab_pipelines.local_deployment import Deployment
 

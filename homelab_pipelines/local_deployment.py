@@ -36,16 +36,17 @@ class DeploymentFailed(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """What runs where. `home` holds all state; `port` is the webserver's."""
+    """What runs where. `home` holds all state; `port` and `host` are the webserver's, as one asks it from here."""
 
     inventory: Path
     home: Path
     port: int = 3000
+    host: str = HOST
 
     @property
     def url(self) -> str:
         """The Dagster UI."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def dagster_home(self) -> Path:
@@ -254,6 +255,13 @@ def unfinished_before(deployment: Deployment, moment: datetime) -> bool:
         ... on Runs { results { updateTime } } } }"""
     found = graphql(deployment, query)["runsOrError"].get("results", [])
     return any((run["updateTime"] or 0.0) < moment.timestamp() for run in found)
+
+
+def has_succeeded(deployment: Deployment, job: str) -> bool:
+    """Whether a run of a job ever ended well."""
+    query = """query ($job: String!) { runsOrError(filter: {pipelineName: $job, statuses: [SUCCESS]}, limit: 1) {
+        ... on Runs { results { runId } } } }"""
+    return bool(graphql(deployment, query, {"job": job})["runsOrError"].get("results"))
 
 
 def run_state(deployment: Deployment, run_id: str) -> RunState:

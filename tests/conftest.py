@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "tests.peers.s3",
     "tests.peers.docker",
     "tests.peers.postgres",
-    "tests.peers.s3",
     "tests.peers.kubernetes.cluster",
 ]

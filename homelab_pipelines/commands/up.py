@@ -56,13 +56,13 @@ def bring_up(deployment: Deployment, run: bool, stay: bool, as_json: bool = Fals
             configured = ConfiguredBackups.read(deployment.inventory, deployment.home)
             silent, well_chosen = _say_databases(configured)
             # Before Dagster starts: what others write while it loads is then news, and loaded once more.
-            graph = _Graph(deployment, configured.known_databases())
+            graph = Graph(deployment, configured.known_databases())
             say("starting Dagster (code server, daemon, webserver) …")
             begun = datetime.now(UTC)
             check = stack.enter_context(running(deployment))
             say(f"Dagster is up after {time.monotonic() - started:.0f} s")
             _end_abandoned(deployment, begun)
-            done = _first_run(deployment, check) if run and not _fresh(configured) else 0
+            done = run_to_end(deployment, check) if run and not _fresh(configured) else 0
             rows = _newest_rows(configured)
             if as_json:
                 print_json(rows)
@@ -141,7 +141,7 @@ def _demo(deployment: Deployment, stack: ExitStack) -> None:
         write_demo_inventory(inventory, home)
 
 
-class _Graph:
+class Graph:
     """Keeps the asset graph true: a changed inventory, or a database that came or went, reloads the code location.
 
     `loaded` are the databases that the code location was loaded with. Only that tells whether it is behind: the file of
@@ -193,7 +193,8 @@ def _changed_at(path: Path) -> float | None:
         return None
 
 
-def _first_run(deployment: Deployment, check: Callable[[], None]) -> int:
+def run_to_end(deployment: Deployment, check: Callable[[], None]) -> int:
+    """Launch the nightly job and say how each step ends; 0 when all ended well. `check` raises when a part has died."""
     run_id = launch(deployment, JOB)
     say(f"running {JOB}: {deployment.url}/runs/{run_id}")
     seen: dict[str, str] = {}

@@ -17,20 +17,29 @@ import pytest
 
 from homelab_pipelines.backup.programs import installations
 from tests.peers import missing
+from tests.peers.s3 import cache_folder
 
 IMAGE = "homelab-test/postgres:18"
-# The conventions of the official image that a user's containers follow: POSTGRES_USER, POSTGRES_PASSWORD,
-# POSTGRES_HOST_AUTH_METHOD, a first start that makes the cluster, and the command's arguments passed on.
+BASE = "homelab-test/python:bookworm"
+BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+DEBIAN = "http://deb.debian.org/debian"
+# The conventions of the official image that a user's containers follow: POSTGRES_USER, POSTGRES_DB, POSTGRES_PASSWORD
+# or its file, a first start that makes the cluster, every address served, and the command's arguments passed on.
 ENTRYPOINT = """#!/bin/sh
 set -eu
 user="${POSTGRES_USER:-postgres}"
 if [ ! -s /data/PG_VERSION ]; then
+  if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then POSTGRES_PASSWORD="$(cat "$POSTGRES_PASSWORD_FILE")"; fi
   printf '%s' "${POSTGRES_PASSWORD:-}" > /tmp/pw
   if [ -s /tmp/pw ]; then method=scram-sha-256; pw=--pwfile=/tmp/pw; else method=trust; pw=--no-sync; fi
   initdb -D /data -U "$user" --auth-local="${LOCAL_AUTH:-trust}" --auth-host="$method" $pw --no-sync -E UTF8 >/dev/null
   rm -f /tmp/pw
+  echo "host all all all $method" >> /data/pg_hba.conf
+  if [ -n "${POSTGRES_DB:-}" ]; then
+    echo "CREATE DATABASE \"$POSTGRES_DB\"" | postgres --single -D /data -j postgres >/dev/null
+  fi
 fi
-exec "$@" -D /data -c unix_socket_directories=/tmp
+exec "$@" -D /data -c unix_socket_directories=/tmp -c listen_addresses='*'
 """
 
 
@@ -42,7 +51,9 @@ class DockerPeer:
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command against this engine."""
-        done = subprocess.run(("docker", "--host", self.host, *arguments), capture_output=True, text=True, check=False)
+        environment = {**os.environ, "DOCKER_BUILDKIT": "0"}  # Debian's docker.io has no buildx
+        command = ("docker", "--host", self.host, *arguments)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
         return done.stdout.strip()
 
@@ -50,10 +61,10 @@ class DockerPeer:
         """Names of all containers, running or not."""
         return self.docker("ps", "--all", "--format", "{{.Names}}").split()
 
-    def postgres(self, name: str, password: str | None = None) -> None:
+    def postgres(self, name: str, password: str | None = None, network: str = "none") -> None:
         """Start a container with a PostgreSQL server and wait until it answers."""
         secret = ("--env", f"POSTGRES_PASSWORD={password}", "--env", "LOCAL_AUTH=scram-sha-256") if password else ()
-        self.docker("run", "--detach", "--network", "none", "--name", name, *secret, IMAGE, "postgres")
+        self.docker("run", "--detach", "--network", network, "--name", name, *secret, IMAGE, "postgres")
         deadline = time.monotonic() + 30
         while "accepting" not in self._ready(name):
             assert time.monotonic() < deadline, self.logs(name)
@@ -91,10 +102,14 @@ def docker_engine() -> Iterator[DockerPeer]:
                 f"--data-root={folder}/data",
                 f"--exec-root={folder}/exec",
                 f"--pidfile={folder}/pid",
+                # Networks of our own work without the machine's firewall: containers meet each other and this machine,
+                # and nothing else. Of the address ranges Docker would take, one may be in use around this machine.
                 "--bridge=none",
                 "--iptables=false",
                 "--ip6tables=false",
-                "--storage-driver=vfs",
+                "--ip-forward=false",
+                "--default-address-pool=base=10.213.0.0/16,size=24",
+                f"--storage-driver={_storage_driver(folder)}",
             ),
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -115,6 +130,58 @@ def docker_engine() -> Iterator[DockerPeer]:
         engine.wait(timeout=30)
         subprocess.run(("umount", "--recursive", "--quiet", str(folder / "exec")), capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _storage_driver(folder: Path) -> str:
+    """overlay2 where the kernel can stack folders here; elsewhere vfs, which copies an image for each container."""
+    places = {name: folder / "overlay" / name for name in ("lower", "upper", "work", "merged")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    options = f"lowerdir={places['lower']},upperdir={places['upper']},workdir={places['work']}"
+    words = ("mount", "-t", "overlay", "overlay", "-o", options, str(places["merged"]))
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        return "vfs"
+    subprocess.run(("umount", str(places["merged"])), capture_output=True, check=True)
+    return "overlay2"
+
+
+def import_base(peer: DockerPeer) -> None:
+    """Make BASE, what python:3.11-slim-bookworm is to a user: Debian with Python, from Debian's own packages.
+
+    The packages are fetched once and kept in the cache of the tests. Debian's mirror and the package debootstrap are
+    needed.
+    """
+    if shutil.which("debootstrap") is None:
+        missing("debootstrap is not installed (apt install debootstrap)")
+    kept = cache_folder().parent / "debootstrap" / f"bookworm-python-{'-'.join(BASE_PACKAGES)}.tar"
+    if not kept.exists():
+        _debootstrap(kept)
+    peer.docker("import", str(kept), f"{BASE}-plain")
+    with tempfile.TemporaryDirectory(prefix="homelab-base-") as folder:
+        # The machine's authorities, which may be more than Debian's: a proxy's, that the build's downloads go through.
+        authorities = "/etc/ssl/certs/ca-certificates.crt"
+        shutil.copy(authorities, folder)
+        Path(folder, "Dockerfile").write_text(
+            f"FROM {BASE}-plain\nCOPY ca-certificates.crt {authorities}\n"
+            f"ENV SSL_CERT_FILE={authorities} PIP_CERT={authorities} PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"
+        )
+        peer.docker("build", "--network", "none", "--tag", BASE, folder)
+
+
+def _debootstrap(kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="homelab-debootstrap-", dir=kept.parent) as folder:
+        root = Path(folder) / "root"
+        words = ("debootstrap", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}", "bookworm")
+        done = subprocess.run((*words, str(root), DEBIAN), capture_output=True, text=True, check=False, timeout=600)
+        if done.returncode:
+            missing(f"debootstrap failed: {(done.stdout + done.stderr)[-800:]}")
+        for rubbish in ("var/cache/apt/archives", "var/lib/apt/lists"):
+            shutil.rmtree(root / rubbish)
+        aside = Path(folder) / "root.tar"
+        with tarfile.open(aside, "w") as tar:
+            tar.add(root, arcname=".")
+        aside.rename(kept)
 
 
 def _import_image(peer: DockerPeer, folder: Path, binaries: Path) -> None:

@@ -1,0 +1,267 @@
+"""`homelab up --docker` and the nightly job under the DockerRunLauncher: as promised, and when things break.
+
+The tests of this file are one story, told in order; only the last leaves the deployment broken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import yaml
+
+from homelab_pipelines.backup.configured import ConfiguredBackups
+from homelab_pipelines.backup.records import list_store
+from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.local_deployment import graphql
+from tests.integration.docker.conftest import JOB, POOL, SOURCE, Compose, inspected, psql, remove_runs, until
+from tests.integration.house import REPOSITORY
+
+pytestmark = pytest.mark.docker
+SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy"}
+
+
+def test_up_shows_the_first_backup_restored_and_equal_and_the_url(compose: Compose) -> None:
+    said = compose.up()
+    assert said.status == 0, said.text + compose.diagnostics()
+    assert "server main: photos" in said.text
+    for step in ("database__photos", "database_backup__photos", "database_backup_restorable__photos"):
+        assert f"success  {step}" in said.text, said.text
+    assert "success  database_globals_restorable__main" in said.text
+    assert f"Dagster UI: {compose.deployment.url}" in said.text
+    configured = ConfiguredBackups(load(compose.deployment.inventory), compose.folder, compose.deployment.home)
+    for target in ("nas", "usb"):
+        records = list_store(configured.store(target)).backups
+        assert {record.manifest.source for record in records} == {"main/photos", "main/@globals"}
+        assert {record.status for record in records} == {"verified"}
+    states = {each["Config"]["Labels"].get("com.docker.compose.service") for each in inspected(compose.engine)}
+    assert states >= SERVICES
+    print_costs(compose)
+
+
+def print_costs(compose: Compose) -> None:
+    """How long a launch takes until its first step, and what the deployment holds in memory when idle."""
+    query = (
+        """{ runsOrError(limit: 1) { ... on Runs { results { creationTime startTime stepStats { startTime } } } } }"""
+    )
+    [run] = graphql(compose.web, query)["runsOrError"]["results"]
+    first = min(step["startTime"] for step in run["stepStats"] if step["startTime"])
+    print(f"\nlaunch to first step: {first - run['creationTime']:.1f} s")
+    print(compose.engine.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}} {{.CPUPerc}}"))
+
+
+def test_run_has_a_container_of_its_own_with_label_limit_and_no_privilege(compose: Compose) -> None:
+    def run_of() -> dict[str, Any]:
+        [run] = [each for each in inspected(compose.engine) if each["Config"]["Labels"].get("dagster/run_id")]
+        return run
+
+    until(lambda: run_of()["State"]["Status"] != "running", 30, compose.diagnostics)
+    run = run_of()
+    assert (run["State"]["Status"], run["State"]["ExitCode"]) == ("exited", 0), "kept, so that it can be looked at"
+    assert run["Config"]["Labels"]["dagster/job_name"] == JOB
+    assert run["Config"]["Labels"]["homelab/deployment"] == "homelab"
+    host = run["HostConfig"]
+    assert host["Memory"] == 2 * 1024**3 and host["Privileged"] is False
+    assert host["CapDrop"] == ["ALL"] and host["NetworkMode"] == "homelab"
+
+
+def test_up_again_keeps_the_containers_and_backs_nothing_up_again(compose: Compose) -> None:
+    before = {each["Id"] for each in inspected(compose.engine)}
+    said = compose.up()
+    assert said.status == 0, said.text
+    assert f"running {JOB}" not in said.text
+    assert {each["Id"] for each in inspected(compose.engine)} == before
+
+
+def test_logs_of_a_run_container_reach_the_ui(compose: Compose) -> None:
+    [run] = [each for each in inspected(compose.engine) if each["Config"]["Labels"].get("dagster/run_id")]
+    run_id = run["Config"]["Labels"]["dagster/run_id"]
+    query = """query ($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+        ... on LogsCapturedEvent { fileKey } } } } }"""
+    events = graphql(compose.web, query, {"id": run_id})["logsForRun"]["events"]
+    keys = [event["fileKey"] for event in events if event.get("fileKey")]
+    assert keys, "the run captured what its steps wrote"
+    query = "query ($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"
+    shown = [graphql(compose.web, query, {"key": [run_id, "compute_logs", key]})["capturedLogs"] for key in keys]
+    assert any("database_backup__photos" in (each["stderr"] or "") for each in shown), shown
+
+
+def test_no_secret_stands_in_containers_logs_or_dagsters_storage(compose: Compose) -> None:
+    dumped = compose.exec(compose.container("postgres"), "pg_dump", "--host=/tmp", "--username=dagster", "dagster")
+    assert dumped.returncode == 0 and "restorable" in dumped.stdout, "event log and snapshots were looked at"
+    containers = inspected(compose.engine)
+    looked = {
+        "docker inspect": json.dumps([each for each in containers if each["Name"] != f"/{SOURCE}"]),
+        "Dagster's storage": dumped.stdout,
+        "logs": "\n".join(compose.engine.logs(each["Id"]) for each in containers),
+        "images": compose.engine.docker("image", "inspect", *compose.engine.docker("images", "--quiet").split()),
+    }
+    assert "DAGSTER_PG_PASSWORD_FILE" in looked["docker inspect"]
+    for name, secret in compose.secrets.items():
+        assert len(secret) > 15
+        assert [where for where, text in looked.items() if secret in text] == [], name
+
+
+def test_socket_proxy_refuses_what_the_launcher_never_does(compose: Compose) -> None:
+    webserver = compose.container("webserver")
+    postgres = compose.container("postgres")
+    create = (
+        "client.api.create_container(image, command=['dagster', 'api'], environment={}, "
+        "labels={'dagster/run_id': 'x', 'homelab/deployment': 'homelab'}, "
+        "host_config=client.api.create_host_config(network_mode='homelab', **{%s}))"
+    )
+    refused = {
+        create % "'binds': ['/:/host']": "the volume /:/host",
+        create % "'privileged': True": "HostConfig.Privileged",
+        create % "'pid_mode': 'host'": "HostConfig.PidMode",
+        create.replace("'homelab', **", "'host', **") % "": "the network host",
+        f"client.api.inspect_container('{postgres}')": "the container is no run of this deployment",
+        f"client.api.stop('{postgres}')": "the container is no run of this deployment",
+        f"client.api.exec_create('{postgres}', 'id')": "the launcher never asks for this",
+        "client.api.containers()": "the launcher never asks for this",
+        "client.api.images()": "the launcher never asks for this",
+        "client.api.volumes()": "the launcher never asks for this",
+    }
+    image = compose.environment["HOMELAB_IMAGE"]
+    script = ["import docker, docker.errors", "client = docker.from_env()", f"image = {image!r}"]
+    for call in refused:
+        script += ["try:", f"    print('let through', {call})"]
+        script += ["except docker.errors.APIError as error:", "    print(error.status_code, error.explanation)"]
+    said = compose.exec(webserver, "python", "-c", "\n".join(script))
+    lines = said.stdout.splitlines()
+    assert len(lines) == len(refused), said.stdout + said.stderr
+    for line, reason in zip(lines, refused.values(), strict=True):
+        assert line.startswith("403 ") and reason in line, line
+
+
+def test_socket_proxy_cannot_be_reached_from_code_and_runs(compose: Compose) -> None:
+    script = "import socket; socket.create_connection(('socket-proxy', 2375), 3)"
+    said = compose.exec(compose.container("code-server"), "python", "-c", script)
+    assert said.returncode != 0 and "gaierror" in said.stderr, "it is on another network"
+
+
+@contextmanager
+def locked_table(compose: Compose) -> Iterator[None]:
+    """Hold a table, so that a backup waits for it in the middle of its dump."""
+    words = ("psql", "--no-psqlrc", "--quiet", "--host=/tmp", "--username=postgres", "photos")
+    command = ("docker", "--host", compose.engine.host, "exec", "--interactive", "--env")
+    command = (*command, f"PGPASSWORD={compose.secrets['source']}", SOURCE, *words)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as locker:
+        assert locker.stdin is not None
+        locker.stdin.write("BEGIN; LOCK TABLE item IN ACCESS EXCLUSIVE MODE;\n")
+        locker.stdin.flush()
+        try:
+            yield
+        finally:
+            locker.stdin.close()
+
+
+def waiting_for_the_table(compose: Compose) -> bool:
+    asked = psql(
+        compose,
+        "postgres",
+        "DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_stat_activity WHERE datname = 'photos'"
+        " AND wait_event_type = 'Lock') > 0; END $$",
+        compose.secrets["source"],
+    )
+    return asked.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(("kill",), "Container status is exited"), (("rm", "--force"), "Could not find container")],
+    ids=["killed", "removed by hand"],
+)
+def test_lost_container_fails_the_run_with_a_reason_frees_its_pool_and_the_next_run_succeeds(
+    compose: Compose, words: tuple[str, ...], reason: str
+) -> None:
+    with locked_table(compose):
+        started = time.monotonic()
+        run_id = compose.launch()
+        container = compose.run_container(run_id)
+        print(f"\nlaunch to a running container: {time.monotonic() - started:.1f} s")
+        until(lambda: waiting_for_the_table(compose), 60, lambda: compose.diagnostics(run_id))
+        assert compose.claimed() == {run_id}
+        compose.engine.docker(*words, container)
+        assert compose.wait(run_id, 60) == "FAILURE"
+        until(lambda: run_id not in compose.claimed(), 60, lambda: f"{POOL} is not given back")
+    said = compose.reasons(run_id)
+    assert reason in said, said
+    again = compose.retry_of(run_id)
+    assert compose.wait(again) == "SUCCESS", compose.diagnostics(again)
+    remove_runs(compose.engine)
+
+
+def test_missing_image_fails_the_run_saying_so_and_the_next_run_succeeds(compose: Compose) -> None:
+    image = compose.environment["HOMELAB_IMAGE"]
+    compose.engine.docker("tag", image, "homelab-test/aside:1")
+    compose.engine.docker("rmi", image)
+    try:
+        run_id = compose.launch()
+        assert compose.wait(run_id, 60) == "FAILURE"
+    finally:
+        compose.engine.docker("tag", "homelab-test/aside:1", image)
+        compose.engine.docker("rmi", "homelab-test/aside:1")
+    said = compose.reasons(run_id)
+    assert f"this deployment pulls no image, and the engine does not have {image}" in said, said
+    assert "next: homelab up --docker builds it" in said
+    next_run = compose.launch()
+    assert compose.wait(next_run) == "SUCCESS", compose.diagnostics(next_run)
+
+
+def test_changed_inventory_and_new_database_become_assets_by_themselves(compose: Compose) -> None:
+    made = psql(compose, "postgres", "CREATE DATABASE videos", compose.secrets["source"])
+    assert made.returncode == 0, made.stderr
+    inventory = compose.deployment.inventory
+    written = yaml.safe_load(inventory.read_text())
+    written["databases"]["main"]["include"].append("videos")
+    inventory.write_text(yaml.safe_dump(written))
+    query = "{ assetNodes { assetKey { path } } }"
+
+    def paths() -> list[list[str]]:
+        return [node["assetKey"]["path"] for node in graphql(compose.web, query)["assetNodes"]]
+
+    until(lambda: ["database_backup", "videos"] in paths(), 60, lambda: f"{paths()}\n{compose.diagnostics()}")
+
+
+def test_traefik_routes_only_through_a_login_that_must_be_named(compose: Compose) -> None:
+    over = compose.deployment.folder / "compose.traefik.yaml"
+    shutil.copy(REPOSITORY / "deploy/docker/compose.traefik.yaml", over)
+
+    def config(**more: str) -> subprocess.CompletedProcess[str]:
+        words = compose.deployment.compose("config", "--format", "json")
+        environment = {**compose.environment, **more}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    try:
+        without = config(HOMELAB_UI_HOST="dagster.example.org")
+        assert without.returncode != 0 and "FORWARD_AUTH_ADDRESS" in without.stderr
+        done = config(HOMELAB_UI_HOST="dagster.example.org", FORWARD_AUTH_ADDRESS="http://login:9091/forward-auth")
+        assert done.returncode == 0, done.stderr
+    finally:
+        over.unlink()
+    webserver = json.loads(done.stdout)["services"]["webserver"]
+    labels, prefix = webserver["labels"], "traefik.http.middlewares.homelab-dagster-login.forwardauth"
+    assert labels["traefik.http.routers.homelab-dagster.rule"] == "Host(`dagster.example.org`)"
+    assert labels["traefik.http.routers.homelab-dagster.middlewares"] == "homelab-dagster-login"
+    assert labels[f"{prefix}.address"] == "http://login:9091/forward-auth"
+    assert [port["host_ip"] for port in webserver["ports"]] == ["127.0.0.1"]
+
+
+def test_part_that_does_not_start_is_named_with_the_end_of_its_log(compose: Compose) -> None:
+    settings = compose.deployment.folder / "local.dagster.yaml"
+    settings.write_text(settings.read_text() + "\nno_such_setting: 1\n")
+    said = compose.up("--no-run")
+    print(f"\nsaid after {said.seconds:.0f} s")
+    assert said.status == 1 and "Traceback" not in said.text.partition("no_such_setting")[0]
+    assert re.search(r"(daemon|webserver) is \w+.*, started 2 times again; its log ends:", said.text), said.text
+    assert 'unexpected config entry "no_such_setting"' in said.text
+    assert "postgres is" not in said.text and "code-server is" not in said.text, "what is well is not named"
+    assert "next: docker compose --project-name homelab logs" in said.text
