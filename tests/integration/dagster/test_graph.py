@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from homelab_pipelines.commands.up import _Graph
+from homelab_pipelines.commands.up import Graph
 from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state, running
 from homelab_pipelines.schedules.alerts import failed_checks
 from tests.integration.cli.conftest import homelab
@@ -29,7 +29,7 @@ class Followed:
     house: House
     deployment: Deployment
     instance: dg.DagsterInstance
-    graph: _Graph
+    graph: Graph
     photos: str
 
     def assets(self) -> set[str]:
@@ -47,7 +47,7 @@ def followed(tmp_path: Path, peer: PostgresPeer) -> Iterator[Followed]:
     house = House(tmp_path / "house", peer, [], changes)
     house.configured().discover()
     deployment = Deployment(house.inventory, house.home, free_port())
-    graph = _Graph(deployment, house.configured().known_databases())
+    graph = Graph(deployment, house.configured().known_databases())
     with running(deployment), house.instance() as instance:
         yield Followed(house, deployment, instance, graph, photos)
     with peer.connect() as connection:
