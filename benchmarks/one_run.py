@@ -18,7 +18,8 @@ from homelab_pipelines.backup.connection import Connection, Direct
 from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.records import read_backup
-from homelab_pipelines.backup.restore import RestoreOptions, restore_database
+from homelab_pipelines.backup.restore import restore_database
+from homelab_pipelines.backup.restored_copy import RestoreOptions
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.unpack import parse_identities
 

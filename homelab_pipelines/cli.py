@@ -202,7 +202,7 @@ def restore(
     as_json: bool,
 ) -> int:
     """Restore a backup of NAME. With --from, --into and --identity no homelab.yaml is needed."""
-    from homelab_pipelines.backup.restore import RestoreOptions
+    from homelab_pipelines.backup.restored_copy import RestoreOptions
     from homelab_pipelines.commands.proving import restore_backup
 
     _refuse_endpoint_alone(stores, endpoint)

@@ -12,26 +12,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.connection import Connection
-from homelab_pipelines.backup.database_settings import hidden_values, values_to_hide, without_values
+from homelab_pipelines.backup.database_settings import hidden_values
 from homelab_pipelines.backup.database_sql import create_statement, identifier, literal, property_statements
 from homelab_pipelines.backup.errors import (
     BackupDamaged,
     BackupError,
     RestoreFailed,
-    SourceUnavailable,
     StoreUnavailable,
     VerificationImpossible,
 )
-from homelab_pipelines.backup.globals_sql import statements
 from homelab_pipelines.backup.layout import PROOF_PREFIX
-from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Evidence, Manifest
+from homelab_pipelines.backup.manifest import BackupRecord, DatabaseProperties, Manifest
 from homelab_pipelines.backup.pg_restore import run_pg_restore
 from homelab_pipelines.backup.pipeline import free_bytes
+from homelab_pipelines.backup.restored_copy import RestoreOptions, compare_restored
+from homelab_pipelines.backup.restored_roles import restore_globals, roles_dropped_on_failure
 from homelab_pipelines.backup.scratch_folder import scratch_folder
 from homelab_pipelines.backup.server import server_facts
-from homelab_pipelines.backup.session import Session, connect, printable
+from homelab_pipelines.backup.session import Session, connect
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import unpack
 
@@ -47,23 +46,6 @@ class Spooled:
 
     dump: Path | None
     globals_sql: str | None
-
-
-@dataclass(frozen=True)
-class RestoreOptions:
-    """`replace`: over an existing database of that name, which is renamed aside. `roles`: create the missing ones.
-
-    `jobs`: parallel connections of pg_restore. `check`: compare the restored copy with the backup's evidence.
-    `scratch`: the server is a throw-away one: no tablespaces, no subscriptions, and a locale it lacks is replaced.
-    """
-
-    replace: bool = False
-    roles: bool = True
-    owners: bool = True
-    jobs: int = 2
-    check: bool = True
-    scratch: bool = False
-    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +135,7 @@ def restore_database(
     started = time.monotonic()
     with (
         spooled(store, manifest, identities, options.folder, report) as content,
-        _roles_dropped_on_failure(connection) as made,
+        roles_dropped_on_failure(connection) as made,
         _temporary_database(connection) as temporary,
     ):
         notes: list[str] = []
@@ -203,158 +185,6 @@ def _temporary_database(connection: Connection) -> Iterator[str]:
             with contextlib.suppress(BackupError), connect(connection) as session:
                 session.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             raise
-
-
-@contextmanager
-def _roles_dropped_on_failure(connection: Connection) -> Iterator[list[str]]:
-    """A list to name the roles that this restore makes; they are dropped when the block fails.
-
-    One that somebody uses by then is not dropped (the server refuses), and nothing that it owns is.
-    """
-    made: list[str] = []
-    try:
-        yield made
-    except BaseException as error:
-        left = _drop_roles(connection, made)
-        if left and isinstance(error, BackupError):
-            error.why += f"; roles that this restore made and that could not be dropped: {', '.join(left)}"
-        raise
-
-
-def _drop_roles(connection: Connection, roles: Sequence[str]) -> list[str]:
-    """Drop these roles; the names of those that stay, quoted as SQL."""
-    left: list[str] = []
-    for number, role in enumerate(roles):
-        try:
-            with connect(connection) as session:  # one for each: psql ends at the first refusal
-                # Not DROP OWNED, which would drop what somebody made under this role meanwhile.
-                for parameter in _granted_parameters(session, role):
-                    session.execute(f"REVOKE ALL ON PARAMETER {parameter} FROM {identifier(role)}")
-                session.execute(f"DROP ROLE IF EXISTS {identifier(role)}")
-        except SourceUnavailable:
-            left += roles[number:]
-            break
-        except BackupError:
-            left.append(role)
-    return [printable(identifier(role)) for role in left]
-
-
-def _granted_parameters(session: Session, role: str) -> list[str]:
-    """The server parameters that a role may set, which is the only privilege of the globals that keeps a role."""
-    if server_facts(session).major < 15:
-        return []
-    return [
-        row["parname"]
-        for row in session.rows(
-            "SELECT DISTINCT parname FROM pg_catalog.pg_parameter_acl, pg_catalog.aclexplode(paracl) AS entry"
-            f" JOIN pg_catalog.pg_roles ON pg_roles.oid = entry.grantee WHERE rolname = {literal(role)}"
-        )
-    ]
-
-
-def compare_restored(
-    connection: Connection,
-    database: str,
-    manifest: Manifest,
-    options: RestoreOptions,
-    same_major: bool = True,
-    hidden: Sequence[str] | None = None,
-) -> tuple[list[str], list[str]]:
-    """What differs between a restored copy and the evidence, and what could not be compared.
-
-    `hidden` are an application's settings with their values, where the backup's globals were opened.
-    """
-    expected, notes = manifest.evidence, []
-    same_form = expected.form == evidence.FORM
-    with connect(connection, database) as session:
-        facts = server_facts(session)
-        found = evidence.database_properties(session, facts.number)
-        actual = Evidence(
-            database=without_values(found),
-            sequences=evidence.sequences(*(2 * (evidence.sequence_values(session),))),
-            large_objects=evidence.large_objects(session, manifest.server_bytes + 1),
-            extensions=evidence.extensions(session),
-            objects=evidence.schema_objects(session, facts.number) if same_major and same_form else expected.objects,
-            roles=evidence.roles(session, expected.role_passwords) if same_form else expected.roles,
-            role_passwords=expected.role_passwords,
-        )
-    if not same_major:
-        notes.append(f"schema not compared: PostgreSQL {manifest.server_major} writes definitions differently")
-    if not same_form:
-        notes.append(
-            "schema, roles and the values in tables that inherit not compared:"
-            f" recorded in form {expected.form}, this version knows form {evidence.FORM}"
-        )
-    adjusted, more = _comparable(expected, actual, options)
-    differences = evidence.compare(adjusted, actual)
-    if hidden is not None and options.owners and sorted(hidden) != sorted(values_to_hide(found)):
-        differences.append("settings of the database that applications named: other values than the source's")
-    if expected.tables:
-        differences += evidence.compare_tables(
-            expected.tables if same_major else [t.model_copy(update={"content_hash": None}) for t in expected.tables],
-            lambda: connect(connection, database),
-            options.jobs,
-            form=expected.form,
-        )
-    unhashed = [table.name for table in expected.tables if table.kind == "table" and table.content_hash is None]
-    if unhashed:
-        shown = ", ".join(unhashed[:10]) + (f" and {len(unhashed) - 10} more" if len(unhashed) > 10 else "")
-        notes.append(f"counted, not hashed (larger than the inventory's limit): {shown}")
-    return differences, notes + more
-
-
-def _comparable(expected: Evidence, actual: Evidence, options: RestoreOptions) -> tuple[Evidence, list[str]]:
-    """The evidence without what this server cannot reproduce, and a note for each thing taken out."""
-    notes, extensions = [], dict(expected.extensions)
-    for name, wanted in expected.extensions.items():
-        found = actual.extensions.get(name)
-        if found not in (None, wanted):
-            extensions[name] = str(found)
-            notes.append(f"extension {name}: {wanted} in the source, this server installs {found}")
-    changes: dict[str, Any] = {"extensions": extensions}
-    if not options.scratch:
-        # A server that lives on has roles of its own; they are not this backup's to judge.
-        changes["roles"] = {name: actual.roles.get(name, digest) for name, digest in expected.roles.items()}
-        changes["roles"] |= {name: digest for name, digest in actual.roles.items() if name not in expected.roles}
-    if not options.owners:
-        changes |= {"roles": actual.roles, "objects": {k: actual.objects.get(k, "") for k in expected.objects}}
-        notes.append("owners and privileges not compared: the roles of the source are not on this server")
-    properties, found_properties = expected.database, actual.database
-    if properties is not None and found_properties is not None:
-        kept: dict[str, Any] = {}
-        if (properties.collate, properties.ctype) != (found_properties.collate, found_properties.ctype):
-            kept = {"collate": found_properties.collate, "ctype": found_properties.ctype}
-            notes.append(f"locale {properties.collate} is not on this server; {found_properties.collate} was taken")
-        if not options.owners:
-            of_owners = ("owner", "privileges", "settings", "hidden_settings")
-            kept |= {key: getattr(found_properties, key) for key in of_owners}
-        changes["database"] = properties.model_copy(update=kept)
-    return expected.model_copy(update=changes), notes
-
-
-def restore_globals(connection: Connection, sql: str, scratch: bool) -> tuple[list[str], list[str]]:
-    """Create the roles of a globals dump that this server has not, and their grants; existing ones stay as they are.
-
-    Tablespaces are left to a person: their folders are the server's own. Returns a line for what was left out, and the
-    roles made. Raises a BackupError; then none is made.
-    """
-    notes: list[str] = []
-    found = statements(sql)
-    with connect(connection) as session:
-        present = {row["rolname"] for row in session.rows("SELECT rolname FROM pg_catalog.pg_roles")}
-        left = sorted({s.role for s in found if s.kind == "create role" and s.role in present and s.role is not None})
-        if left and not scratch:
-            notes.append(f"roles that were there already, left as they are: {printable(', '.join(left))}")
-        session.execute("BEGIN")
-        for statement in found:
-            if statement.kind == "tablespace":
-                if statement.text.upper().startswith("CREATE"):
-                    name = printable(statement.text.split()[2])
-                    notes.append(f"tablespace not created: {name}; its data went to the default")
-            elif statement.role not in present:
-                session.execute(statement.text)
-        session.execute("COMMIT")
-    return notes, [s.role for s in found if s.kind == "create role" and s.role is not None and s.role not in present]
 
 
 def create_database(session: Session, name: str, properties: DatabaseProperties, scratch: bool) -> None:

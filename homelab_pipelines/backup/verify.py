@@ -31,12 +31,9 @@ from homelab_pipelines.backup.local_server import SCRATCH_SUPERUSER, scratch_ser
 from homelab_pipelines.backup.manifest import BackupRecord, Evidence, Manifest, Proof
 from homelab_pipelines.backup.programs import server_for
 from homelab_pipelines.backup.records import add_proof
-from homelab_pipelines.backup.restore import (
-    RestoreOptions,
-    restore_database,
-    restore_globals,
-    spooled,
-)
+from homelab_pipelines.backup.restore import restore_database, spooled
+from homelab_pipelines.backup.restored_copy import RestoreOptions
+from homelab_pipelines.backup.restored_roles import restore_globals
 from homelab_pipelines.backup.session import connect
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import check_object

@@ -24,7 +24,8 @@ from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.backup.manifest import BackupRecord, Proof
 from homelab_pipelines.backup.readable import readable_bytes
 from homelab_pipelines.backup.records import list_store, read_backup
-from homelab_pipelines.backup.restore import RestoreOptions, restore_database
+from homelab_pipelines.backup.restore import restore_database
+from homelab_pipelines.backup.restored_copy import RestoreOptions
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import parse_identities
 from homelab_pipelines.backup.verify import verify_backup

@@ -19,7 +19,8 @@ from homelab_pipelines.backup.layout import backup_folder
 from homelab_pipelines.backup.manifest import BackupRecord, Manifest, Proof
 from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.records import list_store, read_backup
-from homelab_pipelines.backup.restore import RestoreOptions, RestoreResult, restore_database
+from homelab_pipelines.backup.restore import RestoreResult, restore_database
+from homelab_pipelines.backup.restored_copy import RestoreOptions
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.unpack import parse_identities

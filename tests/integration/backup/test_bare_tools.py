@@ -16,7 +16,7 @@ from homelab_pipelines.backup.layout import backup_folder
 from homelab_pipelines.backup.local_server import scratch_server
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.programs import client_for
-from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
+from homelab_pipelines.backup.restored_copy import RestoreOptions, compare_restored
 from homelab_pipelines.backup.session import connect
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import Key, capture, connection_to, restore, verify

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from homelab_pipelines.backup.database_sql import property_statements
 from homelab_pipelines.backup.manifest import Manifest
-from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
+from homelab_pipelines.backup.restored_copy import RestoreOptions, compare_restored
 from tests.integration.backup.conftest import capture, connection_to, directory_store, restore
 from tests.peers.postgres import PostgresPeer, fill_example, server_of
 

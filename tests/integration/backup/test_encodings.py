@@ -10,7 +10,7 @@ from psycopg import sql
 
 from homelab_pipelines.backup.capture import capture_globals
 from homelab_pipelines.backup.fan_out import Target
-from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
+from homelab_pipelines.backup.restored_copy import RestoreOptions, compare_restored
 from homelab_pipelines.backup.server import databases
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import PLAIN, capture, connection_to, restore, verify

@@ -26,13 +26,9 @@ from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.local_server import scratch_server
 from homelab_pipelines.backup.manifest import Manifest
 from homelab_pipelines.backup.programs import server_for
-from homelab_pipelines.backup.restore import (
-    RestoreOptions,
-    _roles_dropped_on_failure,
-    compare_restored,
-    restore_database,
-    restore_globals,
-)
+from homelab_pipelines.backup.restore import restore_database
+from homelab_pipelines.backup.restored_copy import RestoreOptions, compare_restored
+from homelab_pipelines.backup.restored_roles import restore_globals, roles_dropped_on_failure
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.verify import ScratchChoice, verify_backup
 from tests.integration.backup.conftest import (
@@ -202,7 +198,7 @@ def test_role_that_is_used_when_its_restore_fails_stays_and_is_named(
 
 def test_role_that_may_set_a_parameter_is_dropped_with_that_right(poor: PostgresPeer) -> None:
     before = count(poor, "postgres", ROLES)
-    with pytest.raises(RestoreFailed) as caught, _roles_dropped_on_failure(connection_to(poor)) as made:
+    with pytest.raises(RestoreFailed) as caught, roles_dropped_on_failure(connection_to(poor)) as made:
         dumped = 'CREATE ROLE "the first";\nGRANT SET ON PARAMETER work_mem TO "the first";\n'
         made += restore_globals(connection_to(poor), dumped, scratch=False)[1]
         assert made == ["the first"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from homelab_pipelines.backup import evidence
-from homelab_pipelines.backup.restore import RestoreOptions, compare_restored
+from homelab_pipelines.backup.restored_copy import RestoreOptions, compare_restored
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from tests.integration.backup.conftest import capture, connection_to, restore, verify
 from tests.peers.postgres import FreshDatabase, PostgresPeer, every_major

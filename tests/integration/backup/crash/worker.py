@@ -26,7 +26,8 @@ from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.pipeline import Encoding
 from homelab_pipelines.backup.prune import prune
 from homelab_pipelines.backup.records import list_store, read_backup
-from homelab_pipelines.backup.restore import RestoreOptions, restore_database
+from homelab_pipelines.backup.restore import restore_database
+from homelab_pipelines.backup.restored_copy import RestoreOptions
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.backup.stores.s3 import S3Store
