@@ -12,7 +12,7 @@ from functools import partial
 
 from homelab_pipelines.backup import evidence
 from homelab_pipelines.backup.capture_run import DUMP_MAGIC, CaptureOptions, CaptureResult, Progress, Run
-from homelab_pipelines.backup.connection import APPLICATION, Connection, InContainer
+from homelab_pipelines.backup.connection import APPLICATION, Connection, Direct
 from homelab_pipelines.backup.database_settings import trailer, values_to_hide, without_values
 from homelab_pipelines.backup.errors import BackupError, CaptureFailed, SourceUnavailable
 from homelab_pipelines.backup.fan_out import Target
@@ -232,8 +232,8 @@ def _record(
 
 
 def _image(connection: Connection) -> str | None:
-    """The image of the container that the server runs in, for a scratch server of the same kind."""
-    if not isinstance(connection.place, InContainer):
+    """The image of the container or pod that the server runs in, for a scratch server of the same kind."""
+    if isinstance(connection.place, Direct):
         return None
     from homelab_pipelines.backup.containers import image_of  # lazy: only a container needs it
 

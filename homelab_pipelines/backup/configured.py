@@ -310,5 +310,13 @@ class ConfiguredBackups:
             jobs=max(1, os.cpu_count() or 1),
         )
 
+    def sweep_scratch(self) -> list[str]:
+        """Remove the scratch folders that killed verifications left, wherever the inventory has them made."""
+        from homelab_pipelines.backup.scratch_folder import default_parent, sweep_scratch  # lazy: psycopg
+
+        named = {server.verify.scratch for server in self.homelab.databases.values()}
+        parents = {default_parent(), *(Path(folder) for folder in named if folder)}
+        return [folder for parent in sorted(parents) for folder in sweep_scratch(parent)]
+
     def _secret(self, reference: SecretReference | None) -> str | None:
         return None if reference is None else reference.read(self.folder)

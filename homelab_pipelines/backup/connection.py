@@ -78,9 +78,16 @@ class InPod:
 
     def prefix(self) -> tuple[str, ...]:
         """The command that runs another one inside, with its standard input."""
-        context = ("--context", self.context) if self.context else ()
         container = ("--container", self.container) if self.container else ()
-        return ("kubectl", *context, "exec", "--stdin", "--namespace", self.namespace, self.pod, *container, "--")
+        return (*self._kubectl("exec"), "--stdin", self.pod, *container, "--")
+
+    def get(self) -> tuple[str, ...]:
+        """The command that writes the pod as JSON, with the state it is in."""
+        return (*self._kubectl("get"), "pod", self.pod, "--output", "json")
+
+    def _kubectl(self, verb: str) -> tuple[str, ...]:
+        context = ("--context", self.context) if self.context else ()
+        return ("kubectl", *context, verb, "--namespace", self.namespace)
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,42 @@
-"""PostgreSQL in containers: the image a source runs in, and throw-away servers of the same image."""
+"""PostgreSQL in containers and pods: the image a source runs in, and throw-away servers of the same image."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import IO
 
-from homelab_pipelines.backup.connection import Connection, InContainer
+from homelab_pipelines.backup.connection import Connection, InContainer, InPod
 from homelab_pipelines.backup.errors import BackupError, VerificationImpossible
 from homelab_pipelines.backup.local_server import SCRATCH_SUPERUSER
 from homelab_pipelines.backup.session import connect
 
 SCRATCH_LABEL = "homelab_pipelines.scratch"
 _START_SECONDS = 60.0
-# No container ends with the process that started it: what a killed verification left is removed by the next one.
+# Only a container that never started is left by a killed verification; the next one removes it.
 _FORGOTTEN = timedelta(hours=6)
 _DOCKER_SECONDS = 120.0
+_LOG_BYTES = 4096
+# The image's own start, ended when standard input ends. That is held by the docker command, which ends when our process
+# does, however that ends; with the first process of a container all others end. The shell gives what it runs in the
+# background no standard input, hence the copy.
+_WHILE_WE_LIVE = (
+    'exec 3<&0; "$@" 3<&- & server=$!; (while read -r line; do :; done; kill -KILL $server) <&3 & wait $server'
+)
 
 
-def image_of(place: InContainer) -> str | None:
-    """The image, by digest where it has one, that a container runs; None when the engine does not say."""
+def image_of(place: InContainer | InPod) -> str | None:
+    """The image, by digest where it has one, that a container or pod runs; None when nobody says."""
+    if isinstance(place, InPod):
+        return _image_of_pod(place)
     try:
         inspected = json.loads(_docker(place, "inspect", "--type", "container", place.container))[0]
         digests = json.loads(_docker(place, "image", "inspect", inspected["Image"]))[0].get("RepoDigests") or []
@@ -33,50 +45,68 @@ def image_of(place: InContainer) -> str | None:
     return str(digests[0] if digests else inspected["Config"]["Image"])
 
 
+def _image_of_pod(place: InPod) -> str | None:
+    try:
+        done = subprocess.run(place.get(), capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=False)
+        statuses = json.loads(done.stdout)["status"]["containerStatuses"]
+    except (OSError, subprocess.TimeoutExpired, ValueError, LookupError):
+        return None
+    status = next((each for each in statuses if each["name"] == place.container), statuses[0])
+    # By digest, if it came from a registry; a name alone is what somebody loaded into the node.
+    return str(status["imageID"] if "@" in status["imageID"] else status["image"])
+
+
 @contextmanager
 def scratch_container(image: str, docker_host: str | None = None) -> Iterator[Connection]:
     """Run a throw-away server of `image` (the official image's conventions) and give a connection to it.
 
-    No port is published: it is reached through `docker exec`. The data is kept in memory-backed anonymous storage of
-    the container and goes with it. Raises VerificationImpossible with the container's last lines.
+    No port is published: it is reached through `docker exec`. The data is kept in an anonymous volume of the container
+    and goes with it. It ends with this process, also when that is killed. Raises VerificationImpossible with the
+    container's last lines.
     """
     sweep_scratch_containers(_FORGOTTEN, docker_host)
-    name = f"homelab-scratch-{secrets.token_hex(6)}"
-    place = InContainer(name, docker_host)
+    place = InContainer(f"homelab-scratch-{secrets.token_hex(6)}", docker_host)
+    container = ("--name", place.container, "--label", f"{SCRATCH_LABEL}={int(time.time())}", "--network", "none")
+    account = {"POSTGRES_USER": SCRATCH_SUPERUSER, "POSTGRES_DB": "postgres", "POSTGRES_HOST_AUTH_METHOD": "trust"}
+    settings = ("fsync=off", "full_page_writes=off", "autovacuum=off", "listen_addresses=")
     _docker(
         place,
-        "run",
-        "--detach",
-        "--name",
-        name,
-        "--label",
-        f"{SCRATCH_LABEL}={int(time.time())}",
-        "--network",
-        "none",
-        "--env",
-        f"POSTGRES_USER={SCRATCH_SUPERUSER}",
-        "--env",
-        "POSTGRES_DB=postgres",
-        "--env",
-        "POSTGRES_HOST_AUTH_METHOD=trust",
-        image,
-        "postgres",
-        "-c",
-        "fsync=off",
-        "-c",
-        "full_page_writes=off",
-        "-c",
-        "autovacuum=off",
-        "-c",
-        "listen_addresses=",
+        *("create", "--rm", "--interactive", *container),
+        *(word for name, value in account.items() for word in ("--env", f"{name}={value}")),
+        *("--entrypoint", "sh", image, "-c", _WHILE_WE_LIVE, "sh", *_entrypoint(place, image), "postgres"),
+        *(word for setting in settings for word in ("-c", setting)),
     )
     connection = Connection(f"scratch of {image}", place, user=SCRATCH_SUPERUSER)
-    try:
-        _wait(connection, place)
-        yield connection
-    finally:
-        with contextlib.suppress(VerificationImpossible):
-            _docker(place, "rm", "--force", "--volumes", name)
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            (*place.docker(), "start", "--attach", "--interactive", place.container),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us, who end it in our own time
+        ) as holder,
+    ):
+        try:
+            _wait(connection, holder, log)
+            yield connection
+        finally:
+            with contextlib.suppress(VerificationImpossible):
+                _docker(place, "rm", "--force", "--volumes", place.container)
+            holder.kill()
+
+
+def _entrypoint(place: InContainer, image: str) -> list[str]:
+    """What an image begins with; it is pulled where it is not there yet."""
+    with contextlib.suppress(VerificationImpossible):
+        return _configured_entrypoint(place, image)
+    _docker(place, "pull", image)
+    return _configured_entrypoint(place, image)
+
+
+def _configured_entrypoint(place: InContainer, image: str) -> list[str]:
+    config = json.loads(_docker(place, "image", "inspect", image))[0]["Config"]
+    return list(config.get("Entrypoint") or [])
 
 
 def sweep_scratch_containers(older_than: timedelta, docker_host: str | None = None) -> list[str]:
@@ -93,11 +123,10 @@ def sweep_scratch_containers(older_than: timedelta, docker_host: str | None = No
     return removed
 
 
-def _wait(connection: Connection, place: InContainer) -> None:
+def _wait(connection: Connection, holder: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     """Until the final server answers: the official image first runs a temporary one for its set-up scripts."""
     deadline = time.monotonic() + _START_SECONDS
     answered = 0
-    state = ("inspect", "--type", "container", "--format", "{{.State.Running}}", place.container)
     while answered < 2:
         try:
             with connect(connection) as session:
@@ -105,18 +134,14 @@ def _wait(connection: Connection, place: InContainer) -> None:
             answered += 1
         except BackupError as error:
             answered = 0
-            if time.monotonic() > deadline or _docker(place, *state).strip() != "true":
+            if time.monotonic() > deadline or holder.poll() is not None:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_BYTES))
                 raise VerificationImpossible(
                     f"starting a scratch container of {connection.name}",
-                    f"{error.why}; its last lines: {_logs(place)}",
+                    f"{error.why}; its last lines: {log.read().decode(errors='replace').strip()}",
                     "docker run it by hand, or set verify.method of this server in homelab.yaml",
                 ) from error
         time.sleep(0.5)
-
-
-def _logs(place: InContainer) -> str:
-    done = _run_docker(place, "logs", "--tail", "20", place.container)
-    return (done.stdout + done.stderr).strip()
 
 
 def _docker(place: InContainer, *arguments: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,9 +86,14 @@ def scratch(manifest: Manifest, choice: ScratchChoice) -> Iterator[Scratch]:
         if image is None:
             tried.append("container: no image is known; set verify.image of this server in homelab.yaml")
         else:
-            with scratch_container(image, choice.docker_host) as connection:
-                yield Scratch(connection, f"container of {image}")
-            return
+            with ExitStack() as stack:
+                try:
+                    connection = stack.enter_context(scratch_container(image, choice.docker_host))
+                except VerificationImpossible as error:
+                    tried.append(f"container: {error.what}: {error.why} ({error.next_step})")
+                else:
+                    yield Scratch(connection, f"container of {image}")
+                    return
     if choice.method in ("auto", "server"):
         if choice.server is None:
             tried.append("server: none is named; set verify.server of this server in homelab.yaml")

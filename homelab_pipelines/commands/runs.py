@@ -104,6 +104,12 @@ def _lines(result: dg.ExecuteInProcessResult) -> Iterator[dict[str, Any]]:
             error = event.step_failure_data.error
             why = failure.description if failure and failure.description else (error.message if error else "")
             yield {"step": event.step_key, "passed": False, "description": why.strip()}
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.error is not None:
+            # Not a step's: of those that failed Dagster says only that they did.
+            cause = event.job_failure_data.error
+            while cause.cause is not None:
+                cause = cause.cause
+            yield {"step": "the run", "passed": False, "description": cause.message.strip()}
     for node in result.job_def.nodes:
         if node.name not in begun:
             yield {"step": node.name, "passed": False, "description": "not run: what it rests on failed"}

@@ -10,7 +10,6 @@ from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table, table_if_any
 from homelab_pipelines.backup.prune import Pruned, prune
 from homelab_pipelines.backup.retention import explain
-from homelab_pipelines.backup.scratch_folder import sweep_scratch
 from homelab_pipelines.resources.backups import BackupsResource
 
 NOTHING_STOPPED = "nothing_stops_pruning"
@@ -54,7 +53,7 @@ def retention_asset(
                 configured.timezone,
                 settings.grace,
             )
-            swept = sweep_scratch()
+            swept = configured.sweep_scratch()
         for line in (*done.swept, *swept):
             context.log.info(f"swept {line}")
         yield dg.MaterializeResult(asset_key=key, metadata=_metadata(done))

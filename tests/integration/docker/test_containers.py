@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from homelab_pipelines.backup import verify
 from homelab_pipelines.backup.capture import CaptureOptions, capture_database
 from homelab_pipelines.backup.connection import Connection, InContainer
 from homelab_pipelines.backup.containers import scratch_container, sweep_scratch_containers
-from homelab_pipelines.backup.errors import BackupError, SourceRefused, SourceUnavailable, VerificationImpossible
+from homelab_pipelines.backup.errors import (
+    BackupError,
+    ProgramMissing,
+    SourceRefused,
+    SourceUnavailable,
+    VerificationImpossible,
+)
 from homelab_pipelines.backup.fan_out import Target
 from homelab_pipelines.backup.records import read_backup
 from homelab_pipelines.backup.session import connect
@@ -134,6 +146,54 @@ def test_forgotten_scratch_container_is_swept(docker_engine: DockerPeer) -> None
         assert sweep_scratch_containers(timedelta(hours=1), docker_engine.host) == []
         assert sweep_scratch_containers(timedelta(seconds=-1), docker_engine.host) == [name]
     assert name not in docker_engine.containers()
+
+
+def test_scratch_container_ends_with_its_killed_verification(docker_engine: DockerPeer) -> None:
+    with killed_within(
+        "with scratch_container(sys.argv[1], sys.argv[2]) as connection:\n"
+        "    print(connection.place.container, flush=True)\n    time.sleep(600)",
+        docker_engine,
+    ) as name:
+        assert name in docker_engine.containers()
+    deadline = time.monotonic() + 20
+    while name in docker_engine.containers():
+        assert time.monotonic() < deadline, f"{name} outlives the process that started it"
+        time.sleep(0.2)
+
+
+@contextmanager
+def killed_within(script: str, engine: DockerPeer) -> Iterator[str]:
+    """A process of its own that runs `script`; gives the first line that it wrote, and kills it at the end."""
+    head = "import sys, time\nfrom homelab_pipelines.backup.containers import scratch_container\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", head + script, IMAGE, engine.host], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_auto_tries_the_next_way_when_docker_fails(
+    source: Connection, docker_engine: DockerPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No local programs of this version, no image: a scratch database on the server that is named."""
+    store = DirectoryStore(tmp_path, "nas")
+    manifest = capture_database(source, "an app", [Target(store)], CaptureOptions()).manifest
+    record = read_backup(store, manifest.source, manifest.id)
+    monkeypatch.setattr(verify, "server_for", _none_here)
+    absent = {"image": "homelab-test/absent:1", "docker_host": docker_engine.host}
+    [proof] = verify_backup({"nas": (store, record)}, [], ScratchChoice(server=source, **absent))
+    assert (proof.result, proof.scratch) == ("equal", f"scratch database on {source}")
+    with pytest.raises(VerificationImpossible) as caught:
+        verify_backup({"nas": (store, record)}, [], ScratchChoice(**absent))
+    for way in ("local: ", "container: docker pull: ", "server: none is named"):
+        assert way in str(caught.value)
+
+
+def _none_here(major: int, extensions: object) -> NoReturn:
+    raise ProgramMissing("finding server programs", f"none of {major} is installed", f"apt install postgresql-{major}")
 
 
 def _arguments(process: Path) -> bytes:
