@@ -148,7 +148,7 @@ def _docker(place: InContainer, *arguments: str) -> str:
     done = _run_docker(place, *arguments)
     if done.returncode != 0:
         raise VerificationImpossible(
-            f"docker {arguments[0]}", done.stderr.strip() or f"exit status {done.returncode}", "docker info"
+            f"docker {' '.join(arguments[:2])}", done.stderr.strip() or f"exit status {done.returncode}", "docker info"
         )
     return done.stdout
 

@@ -188,7 +188,7 @@ def test_auto_tries_the_next_way_when_docker_fails(
     assert (proof.result, proof.scratch) == ("equal", f"scratch database on {source}")
     with pytest.raises(VerificationImpossible) as caught:
         verify_backup({"nas": (store, record)}, [], ScratchChoice(**absent))
-    for way in ("local: ", "container: docker pull: ", "server: none is named"):
+    for way in ("local: ", "container: docker pull homelab-test/absent:1: ", "server: none is named"):
         assert way in str(caught.value)
 
 
