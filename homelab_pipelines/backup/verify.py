@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +39,7 @@ from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import check_object
 
 Progress = Callable[[str, int, int], None]
+_TEMPORARY = "homelab_verify_"
 
 
 @dataclass(frozen=True)
@@ -274,9 +275,9 @@ def _try_database(
     )
     name = Source.parse(record.manifest.source).database or "restored"
     if server.shared or name in ("postgres", "template1"):
-        name = f"homelab_verify_{record.manifest.id.rpartition('-')[2]}"
+        name = f"{_TEMPORARY}{record.manifest.id.rpartition('-')[2]}"
     if server.shared:
-        _drop(server.connection, name)  # left there by a killed verification of the same backup
+        _drop_abandoned(server.connection)
     try:
         result = restore_database(server.connection, name, store, record, identities, options, report)
     finally:
@@ -289,6 +290,16 @@ def _try_database(
         "restore_seconds": round(result.seconds, 3),
         "compare_seconds": round(result.compare_seconds, 3),
     }
+
+
+def _drop_abandoned(connection: Connection) -> None:
+    """Drop what killed verifications left. One that lives has compared its own by the time that it has this name."""
+    with connect(connection) as session:
+        for row in session.rows(
+            f"SELECT datname FROM pg_catalog.pg_database WHERE datname ~ '^{_TEMPORARY}[0-9a-f]{{6}}$'"
+        ):
+            with suppress(BackupError):  # another account's: it is not ours to drop
+                session.execute(f'DROP DATABASE IF EXISTS "{row["datname"]}" WITH (FORCE)')
 
 
 def _drop(connection: Connection, name: str) -> None:

@@ -390,6 +390,20 @@ def test_verification_on_a_shared_server_leaves_neither_database_nor_role(
     assert any("owners and privileges not compared" in note for note in proof.notes)
 
 
+def test_verification_on_a_shared_server_drops_what_a_killed_one_left(
+    source_server: PostgresPeer, shelf: DirectoryStore, tiny: str, shared: PostgresPeer
+) -> None:
+    manifest = capture(source_server, tiny, shelf).manifest
+    choice = ScratchChoice(method="server", server=connection_to(shared))
+    shared.create_database("homelab_verify_4f6a2c")
+    shared.create_database("homelab_verify_mine")  # not a name of ours
+    (proof,) = verify_backup({"nas": (shelf, record_of(shelf, manifest))}, [], choice)
+    assert proof.result == "equal"
+    assert count(shared, "postgres", "SELECT count(*) FROM pg_database WHERE datname = 'homelab_verify_4f6a2c'") == 0
+    assert count(shared, "postgres", "SELECT count(*) FROM pg_database WHERE datname = 'homelab_verify_mine'") == 1
+    shared.drop_database("homelab_verify_mine")
+
+
 def test_roles_that_a_shared_server_lacks_are_no_fault_of_the_backup(
     shelf: DirectoryStore, saved: Manifest, shared: PostgresPeer
 ) -> None:
