@@ -73,7 +73,7 @@ def scratch_container(image: str, docker_host: str | None = None) -> Iterator[Co
         place,
         *("create", "--rm", "--interactive", *container),
         *(word for name, value in account.items() for word in ("--env", f"{name}={value}")),
-        *("--entrypoint", "sh", image, "-c", _WHILE_WE_LIVE, "sh", *_entrypoint(place, image), "postgres"),
+        *("--entrypoint", "sh", image, "-c", _WHILE_WE_LIVE, "sh", *_start_of(place, image)),
         *(word for setting in settings for word in ("-c", setting)),
     )
     connection = Connection(f"scratch of {image}", place, user=SCRATCH_SUPERUSER)
@@ -96,17 +96,20 @@ def scratch_container(image: str, docker_host: str | None = None) -> Iterator[Co
             holder.kill()
 
 
-def _entrypoint(place: InContainer, image: str) -> list[str]:
-    """What an image begins with; it is pulled where it is not there yet."""
+def _start_of(place: InContainer, image: str) -> list[str]:
+    """What an image starts, with its own arguments: they may name a library that its extensions must find loaded.
+
+    The image is pulled where it is not there yet.
+    """
     with contextlib.suppress(VerificationImpossible):
-        return _configured_entrypoint(place, image)
+        return _configured_start(place, image)
     _docker(place, "pull", image)
-    return _configured_entrypoint(place, image)
+    return _configured_start(place, image)
 
 
-def _configured_entrypoint(place: InContainer, image: str) -> list[str]:
+def _configured_start(place: InContainer, image: str) -> list[str]:
     config = json.loads(_docker(place, "image", "inspect", image))[0]["Config"]
-    return list(config.get("Entrypoint") or [])
+    return [*(config.get("Entrypoint") or []), *(config.get("Cmd") or ["postgres"])]
 
 
 def sweep_scratch_containers(older_than: timedelta, docker_host: str | None = None) -> list[str]:

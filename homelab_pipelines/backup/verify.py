@@ -240,7 +240,8 @@ _FAULTS_OF_THE_MACHINE = (
     (r"out of memory|out of shared memory|Cannot allocate memory",
      "give the scratch server more memory, or set verify.method of this server in homelab.yaml"),
     (r"is not supported (in|by) this (build|installation)|was not (built|compiled) with"
-     r"|shared_preload_libraries|could not open extension control file|extension \S+ is not available"
+     r"|shared_preload_libraries|can only create extension in database"
+     r"|could not open extension control file|extension \S+ is not available"
      r"|could not access file|could not load library|has no installation script nor update path",
      "install server programs that have it, or set verify.image of this server in homelab.yaml"),
 )  # fmt: skip

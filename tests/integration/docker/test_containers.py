@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -138,6 +139,17 @@ def test_scratch_container_of_a_missing_image_says_so(docker_engine: DockerPeer)
         scratch_container("homelab-test/absent:1", docker_engine.host),
     ):
         pass
+
+
+def test_scratch_container_starts_with_the_images_own_arguments(docker_engine: DockerPeer, tmp_path: Path) -> None:
+    """As Immich's image, whose arguments load the library that its vectors need."""
+    arguments = ["postgres", "-c", "shared_preload_libraries=pg_stat_statements"]
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nCMD {json.dumps(arguments)}\n")
+    docker_engine.docker("build", "--quiet", "--tag", "homelab-test/preloaded:18", str(tmp_path))
+    with scratch_container("homelab-test/preloaded:18", docker_engine.host) as place, connect(place) as session:
+        assert session.rows(
+            "SELECT current_setting('shared_preload_libraries') AS loaded, current_setting('fsync') AS fsync"
+        ) == [{"loaded": "pg_stat_statements", "fsync": "off"}]
 
 
 def test_forgotten_scratch_container_is_swept(docker_engine: DockerPeer) -> None:
