@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dagster._config import process_config
 
 from homelab_pipelines.kubernetes_launcher import KubernetesRunLauncher
 from tests.cluster.conftest import MANIFESTS, NAMESPACE, THERE, kustomized
+from tests.integration.house import REPOSITORY
 from tests.peers.kubernetes.cluster import Cluster
 
 pytestmark = pytest.mark.kubernetes
@@ -80,6 +82,21 @@ def with_component(cluster: Cluster, component: str, folder: Path) -> list[dict[
     }
     (folder / "own/kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return kustomized(cluster, folder / "own")
+
+
+def test_overlay_of_the_guide_is_accepted_and_changes_what_it_says(judge: Cluster, tmp_path: Path) -> None:
+    guide = (REPOSITORY / "docs/how-to/run-on-k3s.md").read_text()
+    [written] = re.findall(r"cat > kustomization.yaml <<'END'\n(.*?)\n *END", guide, re.DOTALL)
+    (tmp_path / "homelab_pipelines").symlink_to(REPOSITORY)
+    own = tmp_path / "homelab-k3s"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(textwrap.dedent(written))
+    (own / "homelab.yaml").write_text("homelab: test\n")
+    objects = {(each["kind"], each["metadata"]["name"]): each for each in kustomized(judge, own)}
+    assert objects["PersistentVolume", "homelab-backups"]["spec"]["nfs"]["server"] == "192.168.1.5"
+    assert "dagster.home.example.org" in str(objects["IngressRoute", "homelab-webserver"])
+    done = judge.try_kubectl("apply", "--dry-run=server", f"--kustomize={own}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_only_route_to_the_webserver_passes_the_login(judge: Cluster, tmp_path: Path) -> None:
