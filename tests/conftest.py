@@ -5,6 +5,7 @@ from __future__ import annotations
 pytest_plugins = [
     "tests.peers.s3",
     "tests.peers.docker",
+    "tests.peers.image",
     "tests.peers.postgres",
     "tests.peers.kubernetes.cluster",
 ]

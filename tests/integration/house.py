@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,25 @@ class House:
         """The file of an object of the newest backup."""
         record = self.records(target, source_id)[-1]
         return next((self.folder / target / source_id / record.manifest.id).glob(name))
+
+
+@contextmanager
+def locked_table(peer: PostgresPeer, database: str) -> Iterator[Callable[[], None]]:
+    """Hold a table so that a backup waits for it; gives a function that returns once one does."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    # What a transaction reads of pg_stat_activity never changes: another session looks.
+    with peer.connect(database) as locker, peer.connect() as looker:
+        locker.execute("BEGIN")
+        locker.execute("LOCK TABLE item IN ACCESS EXCLUSIVE MODE")
+
+        def come() -> None:
+            deadline = time.monotonic() + 90
+            while looker.execute(query, (database,)).fetchone() == (0,):
+                assert time.monotonic() < deadline, "no backup comes to the table within 90 s"
+                time.sleep(0.2)
+
+        yield come
+        locker.execute("ROLLBACK")
 
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
-from tests.integration.house import REPOSITORY, House, fill
+from tests.integration.house import REPOSITORY, House, fill, locked_table
 from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresPeer
 from tests.peers.receiver import HttpReceiver, http_receiver
@@ -97,7 +96,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, peer: PostgresPeer) -> Iterator
 
 
 def test_two_runs_at_once_never_use_one_server_at_the_same_time(up: Up, peer: PostgresPeer) -> None:
-    with locked_table(up, peer) as come:
+    with locked_table(peer, up.photos) as come:
         runs = [up.launch(), up.launch()]
         come()
         time.sleep(6)  # longer than the daemon and a waiting run take to look again
@@ -118,20 +117,6 @@ def test_two_runs_at_once_never_use_one_server_at_the_same_time(up: Up, peer: Po
         pings = up.pings(run_id, "success")
         assert pings in (["start", "success"], ["success"]), "a start after the end would say that the run goes on"
         assert up.receiver.alerts(run_id) == []
-
-
-@contextmanager
-def locked_table(up: Up, peer: PostgresPeer) -> Iterator[Callable[[], None]]:
-    """Hold a table so that a backup waits for it; gives a function that returns once one does."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
-    # What a transaction reads of pg_stat_activity never changes: another session looks.
-    with peer.connect(up.photos) as locker, peer.connect() as looker:
-        locker.execute("BEGIN")
-        locker.execute("LOCK TABLE item IN ACCESS EXCLUSIVE MODE")
-        yield lambda: until(
-            lambda: looker.execute(query, (up.photos,)).fetchone() != (0,), 60, "no backup comes to the table"
-        )
-        locker.execute("ROLLBACK")
 
 
 def test_failed_run_alert_names_job_step_and_cause_and_no_secret(up: Up) -> None:
@@ -186,7 +171,7 @@ def test_inventory_broken_at_night_is_told_to_whom_it_named_before(up: Up) -> No
 
 
 def test_worker_killed_run_fails_soon_gives_its_pool_back_and_is_started_again(up: Up, peer: PostgresPeer) -> None:
-    with locked_table(up, peer) as come:
+    with locked_table(peer, up.photos) as come:
         run_id = up.launch()
         come()
         assert claimed(up.instance) == {run_id}

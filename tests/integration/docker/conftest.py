@@ -1,4 +1,4 @@
-"""The image of deploy/Dockerfile, and the Compose deployment of deploy/docker brought up with a house of its own."""
+"""The Compose deployment of deploy/docker brought up with a house of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,56 +17,16 @@ from typing import Any
 import pytest
 import yaml
 
-from homelab_pipelines.docker_deployment import IMAGE as DEPLOYED
 from homelab_pipelines.docker_deployment import USER_ID, DockerDeployment
-from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state
+from homelab_pipelines.local_deployment import Deployment, run_state
+from tests.deployed import Deployed, until
 from tests.integration.house import REPOSITORY, House
 from tests.peers import missing
-from tests.peers.docker import BASE, IMAGE, DockerPeer, import_base
+from tests.peers.docker import IMAGE, DockerPeer
 from tests.peers.s3 import free_port
 
-JOB = "nightly_backup"
-POOL = "postgres__main"
 SOURCE = "source-db"
-BUILD_SECONDS = 600
 UP_SECONDS = 240
-
-
-def until(true: Callable[[], object], seconds: float, otherwise: Callable[[], str]) -> Any:
-    """Wait for something, and give it; at the deadline fail with what `otherwise` says then."""
-    deadline = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {otherwise()}"
-        time.sleep(0.5)
-    return found
-
-
-@pytest.fixture(scope="session")
-def image(docker_engine: DockerPeer) -> str:
-    """deploy/Dockerfile, built on a base that debootstrap made. Downloads from Debian and PyPI, once a session."""
-    import_base(docker_engine)
-    started = time.monotonic()
-    # 13 is in no source that this base knows: a build without it must work, and say so.
-    arguments = {"BASE": BASE, "POSTGRES_CLIENTS": "13 15", "POSTGRES_SERVERS": "", "REVISION": "a-revision"}
-    built = subprocess.run(
-        (
-            *("docker", "--host", docker_engine.host, "build", "--network", "host", "--tag", DEPLOYED),
-            *("--file", str(REPOSITORY / "deploy/Dockerfile")),
-            *(word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")),
-            str(REPOSITORY),
-        ),
-        env={**os.environ, "DOCKER_BUILDKIT": "0"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-    assert built.returncode == 0, built.stdout[-4000:]
-    assert "no package source has postgresql-client-13" in built.stdout
-    size = int(docker_engine.docker("image", "inspect", "--format", "{{.Size}}", DEPLOYED))
-    print(f"\nimage: built in {time.monotonic() - started:.0f} s, {size / 1e6:.0f} MB")
-    return DEPLOYED
 
 
 @dataclass
@@ -79,7 +39,7 @@ class Said:
 
 
 @dataclass
-class Compose:
+class Compose(Deployed):
     """The deployment of one house on the tests' engine."""
 
     engine: DockerPeer
@@ -108,46 +68,11 @@ class Compose:
         )
         return Said(done.returncode, done.stdout, time.monotonic() - started)
 
-    def launch(self) -> str:
-        return launch(self.web, JOB)
-
-    def wait(self, run_id: str, seconds: float = 120) -> str:
-        """The status that a run ends with."""
-        until(lambda: run_state(self.web, run_id).ended, seconds, lambda: self.diagnostics(run_id))
-        return run_state(self.web, run_id).status
-
     def run_container(self, run_id: str, seconds: float = 60) -> str:
         """The container of a run, once there is one that runs."""
         words = ("ps", "--quiet", "--filter", f"label=dagster/run_id={run_id}")
         found: str = until(lambda: self.engine.docker(*words), seconds, lambda: self.diagnostics(run_id))
         return found
-
-    def reasons(self, run_id: str) -> str:
-        """Every message of a run's log that says what went wrong with it as a whole."""
-        query = """query ($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
-            ... on RunFailureEvent { message error { message } }
-            ... on EngineEvent { message error { message } } } } } }"""
-        events = graphql(self.web, query, {"id": run_id})["logsForRun"]["events"]
-        said = [(event.get("message"), (event.get("error") or {}).get("message")) for event in events]
-        return "\n".join(str(each) for pair in said for each in pair if each)
-
-    def claimed(self) -> set[str]:
-        """The runs that hold the source server's pool."""
-        query = """query ($key: String!) { instance { concurrencyLimit(concurrencyKey: $key) {
-            claimedSlots { runId } } } }"""
-        limit = graphql(self.web, query, {"key": POOL})["instance"]["concurrencyLimit"]
-        return {slot["runId"] for slot in limit["claimedSlots"]}
-
-    def retry_of(self, run_id: str) -> str:
-        """The run that Dagster started again for one that died."""
-        query = """query ($id: String!) { runsOrError(filter: {tags: [{key: "dagster/parent_run_id", value: $id}]}) {
-            ... on Runs { results { runId } } } }"""
-        found = until(
-            lambda: graphql(self.web, query, {"id": run_id})["runsOrError"]["results"],
-            60,
-            lambda: self.diagnostics(run_id),
-        )
-        return str(found[0]["runId"])
 
     def exec(self, container: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a container; its output and status."""

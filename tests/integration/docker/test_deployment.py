@@ -21,7 +21,8 @@ from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.inventory.loader import load
 from homelab_pipelines.local_deployment import graphql
-from tests.integration.docker.conftest import JOB, POOL, SOURCE, Compose, inspected, psql, remove_runs, until
+from tests.deployed import JOB, POOL, until
+from tests.integration.docker.conftest import SOURCE, Compose, inspected, psql, remove_runs
 from tests.integration.house import REPOSITORY
 
 pytestmark = pytest.mark.docker

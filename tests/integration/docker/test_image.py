@@ -9,7 +9,7 @@ import time
 import pytest
 
 from homelab_pipelines.docker_deployment import USER_ID
-from tests.integration.docker.conftest import until
+from tests.deployed import until
 from tests.peers.docker import DockerPeer
 
 pytestmark = pytest.mark.docker
