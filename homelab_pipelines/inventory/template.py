@@ -93,6 +93,12 @@ backups:
 #alerts:                             # whom to tell when something fails
 #  to: [{env: NTFY_URL}]             # apprise addresses: ntfy://…, mailto://…
 #  ping: {env: HEALTHCHECKS_URL}     # called at start, success and failure
+
+#housekeeping:                       # of Dagster's own history
+#  schedule: "30 4 * * *"            # as above
+#  keep_runs: 90d                    # older runs are deleted, unless an asset's or a check's latest result is theirs
+#  keep_workers: 7d                  # finished containers and pods of runs are removed at this age
+#  storage_limit: 5GiB               # a larger storage raises an alert; null: never
 """
 
 

@@ -25,7 +25,7 @@ from tests.integration.docker.conftest import JOB, POOL, SOURCE, Compose, inspec
 from tests.integration.house import REPOSITORY
 
 pytestmark = pytest.mark.docker
-SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy"}
+SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy", "reaper"}
 
 
 def test_up_shows_the_first_backup_restored_and_equal_and_the_url(compose: Compose) -> None:
