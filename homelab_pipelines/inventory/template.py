@@ -57,6 +57,7 @@ databases:
     #  rows_drop: 50
     #  size_growth: null
     #  rows_growth: null
+    #resources: {memory: 8GiB}       # as resources of backups, for this server alone
 
 backups:
   schedule: "0 2 * * *"              # minute hour day month weekday, in the timezone above
@@ -89,6 +90,13 @@ backups:
     #  limit: 20MB/s                 # upload no faster than this
     #  lock: 30d                     # object lock: nobody can delete a backup for this long; the bucket must allow it
     #  site: second
+
+  # What a run needs that backs up and verifies, in a container or pod: the largest of what its assets ask for.
+  #resources:
+  #  cpu: 2                          # cores
+  #  memory: 4GiB
+  #  node_selector: {disk: ssd}      # labels of a Kubernetes node
+  #  tolerations: [{key: storage, operator: Equal, value: fast, effect: NoSchedule}]
 
 #alerts:                             # whom to tell when something fails
 #  to: [{env: NTFY_URL}]             # apprise addresses: ntfy://…, mailto://…
