@@ -222,6 +222,18 @@ def prune(dry_run: bool, as_json: bool) -> int:
     return prune_targets(dry_run, as_json)
 
 
+@homelab.command("move-history")
+@click.option("--into", metavar="DSN", required=True, help="postgresql://user@host/dagster; password from PGPASSWORD.")
+@_JSON
+def move_history(into: str, as_json: bool) -> int:
+    """Copy Dagster's run history, which `homelab up` keeps in SQLite, into an empty PostgreSQL database."""
+    from homelab_pipelines.backup.configured import inventory_path, state_home
+    from homelab_pipelines.commands.moving import move_run_history
+    from homelab_pipelines.local_deployment import Deployment
+
+    return move_run_history(Deployment(inventory_path(), state_home()), into, as_json)
+
+
 def _refuse_endpoint_alone(stores: tuple[str, ...], endpoint: str | None) -> None:
     if endpoint and not stores:
         raise click.UsageError("--endpoint is of no use without --from s3://…; a target's stands in the inventory")
@@ -257,6 +269,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 def _explain(error: Exception) -> int:
     """Say an expected error as its message; anything else is a fault of ours and keeps its traceback."""
     from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
+    from homelab_pipelines.housekeeping.errors import HousekeepingError
     from homelab_pipelines.inventory.problems import InventoryInvalid
     from homelab_pipelines.inventory.secrets import SecretError
     from homelab_pipelines.local_deployment import DeploymentFailed
@@ -265,7 +278,7 @@ def _explain(error: Exception) -> int:
         click.echo(str(error), err=True)
         _print_error("the inventory has mistakes", "homelab check", "reading the inventory", error.problems)
         return 2
-    if isinstance(error, BackupError):
+    if isinstance(error, (BackupError, HousekeepingError)):
         click.echo(str(error), err=True)
         problems = error.problems if isinstance(error, ChoiceFailed) else ()
         _print_error(error.why, error.next_step, error.what, problems)

@@ -15,12 +15,14 @@ from homelab_pipelines.assets.progress import Progress, no_progress
 from homelab_pipelines.assets.stage_1_foundation.backup_retention import retention_asset
 from homelab_pipelines.assets.stage_1_foundation.database import database_asset
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_assets, backup_key
+from homelab_pipelines.assets.stage_1_foundation.housekeeping import housekeeping_assets
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.inventory.backups import S3Target
 from homelab_pipelines.resources.alerts import AlertsResource
 from homelab_pipelines.resources.backups import BackupsResource
 from homelab_pipelines.schedules.alerts import alert_sensors
+from homelab_pipelines.schedules.housekeeping import housekeeping_job, housekeeping_schedule
 from homelab_pipelines.schedules.nightly_backup import nightly_backup_job, nightly_backup_schedule
 
 _DATABASES = "databases"
@@ -46,7 +48,7 @@ def build_definitions(
         for instance, source in sources.items()
     ]
     upstream = [backup_key(instance, source) for instance, source in sources.items()]
-    job = nightly_backup_job()
+    job, tidying = nightly_backup_job(), housekeeping_job()
     return dg.Definitions(
         assets=[
             *(database_asset(instance, source, homelab.owner, retries) for instance, source in instances.items()),
@@ -57,11 +59,12 @@ def build_definitions(
                 )
                 for name, target in homelab.backups.targets.items()
             ),
+            *housekeeping_assets(homelab),
         ],
         asset_checks=[check for _, check in backups],
-        jobs=[job],
-        schedules=[nightly_backup_schedule(homelab, job)],
-        sensors=alert_sensors(job, pings=homelab.alerts.ping is not None),
+        jobs=[job, tidying],
+        schedules=[nightly_backup_schedule(homelab, job), housekeeping_schedule(homelab, tidying)],
+        sensors=alert_sensors([job, tidying], pinged=job if homelab.alerts.ping is not None else None),
         resources={
             "backups": BackupsResource(inventory=inventory, home=str(configured.home)),
             "alerts": AlertsResource.of(homelab, inventory),

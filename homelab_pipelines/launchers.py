@@ -1,11 +1,13 @@
 """The run launcher that sends each run to one of several: a process here, a Docker container, a Kubernetes pod.
 
 An instance of Dagster has one run launcher (dagster#11709). This one holds the others and only chooses: by the run's
-tag `homelab/launcher`, else by the first rule in dagster.yaml that fits, else by default. Everything else is theirs.
+tag `homelab/launcher`, else by the first rule in dagster.yaml that fits, else by default. With the run goes what its
+assets ask for (run_resources). Everything else is theirs.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +28,17 @@ from dagster._serdes import ConfigurableClass
 from dagster._serdes.config_class import ConfigurableClassData
 
 from homelab_pipelines.inventory.problems import did_you_mean
+from homelab_pipelines.run_resources import (
+    KUBERNETES_TAG,
+    RESOURCES,
+    Contradiction,
+    Resources,
+    kubernetes_config,
+    largest,
+)
 
 if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.remote_asset_graph import RemoteAssetNode
     from dagster._core.workspace.context import BaseWorkspaceRequestContext
 
 LAUNCHER_TAG = "homelab/launcher"
@@ -127,10 +138,14 @@ class RoutingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         try:
             name, why = self._choose(run, context.workspace)
             self._refuse_in_its_own_cluster(run, name)
+            asked = _asked(run, context.workspace)
             launcher = self._launcher(name)
             self._instance.add_run_tags(run.run_id, {LAUNCHED_BY_TAG: name})
-            self._instance.report_engine_event(f"Sent to launcher {name} ({why}).", run, cls=type(self))
-            launcher.launch_run(context)
+            needs = f"; its assets ask for {asked}" if str(asked) else ""
+            self._instance.report_engine_event(f"Sent to launcher {name} ({why}){needs}.", run, cls=type(self))
+            # Not stored with the run: one that is started again asks for what the inventory says then.
+            tags = {**run.tags, **_resource_tags(asked, run, self._settings[name].get("config") or {})}
+            launcher.launch_run(context._replace(dagster_run=run.with_tags(tags)))
         except Exception as error:  # the run's own log otherwise says no more than that something went wrong
             self._instance.report_engine_event(f"Not launched: {error}", run, cls=type(self))
             raise
@@ -260,13 +275,43 @@ def _name(run: dg.DagsterRun) -> str | None:
 
 
 def _asset_kinds(run: dg.DagsterRun, workspace: BaseWorkspaceRequestContext | None) -> frozenset[str]:
-    """The kinds of a run's assets, as the code location says; none where there is no workspace to ask."""
-    if workspace is None:
-        return frozenset()
-    graph = workspace.asset_graph
-
-    def keys() -> Iterator[dg.AssetKey]:
-        yield from run.asset_selection or graph.get_materialization_asset_keys_for_job(run.job_name)
-
-    tags = (tag for key in keys() if graph.has(key) for tag in graph.get(key).tags)
+    """The kinds of a run's assets."""
+    tags = (tag for node in _assets(run, workspace) for tag in node.tags)
     return frozenset(tag.removeprefix(KIND_PREFIX) for tag in tags if tag.startswith(KIND_PREFIX))
+
+
+def _asked(run: dg.DagsterRun, workspace: BaseWorkspaceRequestContext | None) -> Resources:
+    """The resources that a run needs for its assets. Raises CannotLaunch when these contradict each other."""
+    asked = {
+        node.key.to_user_string(): Resources.from_json(value.data)
+        for node in _assets(run, workspace)
+        if isinstance(value := node.metadata.get(RESOURCES), dg.JsonMetadataValue) and isinstance(value.data, Mapping)
+    }
+    try:
+        return largest(asked)
+    except Contradiction as error:
+        raise CannotLaunch(
+            f"{error}; next: give both the same in homelab.yaml (node_selector), or run them one by one"
+        ) from error
+
+
+def _resource_tags(asked: Resources, run: dg.DagsterRun, config: Mapping[str, Any]) -> dict[str, str]:
+    """What launchers are given with a run, which read what is theirs; a person's own dagster-k8s/config stays."""
+    if not asked.to_json():
+        return {}
+    from kubernetes.utils import parse_quantity  # lazy: half a second, for runs that ask for something
+
+    tags = {RESOURCES: json.dumps(asked.to_json())}
+    if KUBERNETES_TAG not in run.tags:
+        tags[KUBERNETES_TAG] = json.dumps(kubernetes_config(asked, config.get("resources") or {}, parse_quantity))
+    return tags
+
+
+def _assets(run: dg.DagsterRun, workspace: BaseWorkspaceRequestContext | None) -> Iterator[RemoteAssetNode]:
+    """A run's assets, and those that it only checks, as the code location says; none where there is none to ask."""
+    if workspace is None:
+        return
+    graph = workspace.asset_graph
+    checked = {check.asset_key for check in run.asset_check_selection or ()}
+    keys = {*(run.asset_selection or ()), *checked} or graph.get_materialization_asset_keys_for_job(run.job_name)
+    yield from (graph.get(key) for key in keys if graph.has(key))

@@ -81,6 +81,17 @@ def _packaged_settings() -> Path:
 def only_one(deployment: Deployment) -> Iterator[None]:
     """Hold the folder of state and the port for one `homelab up`. Raises DeploymentFailed when either is taken."""
     deployment.home.mkdir(parents=True, exist_ok=True)
+    with state_held(deployment) as lock:
+        _expect_free(deployment.port)
+        lock.truncate(0)
+        lock.write(f"{deployment.url}, process {os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def state_held(deployment: Deployment) -> Iterator[IO[str]]:
+    """Keep every `homelab up` off the folder of state, which must be there. Raises DeploymentFailed when one runs."""
     with _lock_file(deployment).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,11 +101,7 @@ def only_one(deployment: Deployment) -> Iterator[None]:
                 f"another `homelab up` runs with {deployment.home}: {lock.read().strip() or 'just starting'}\n"
                 "  next: end it with Ctrl-C there, or use another folder: make up HOMELAB_HOME=… PORT=…"
             ) from None
-        _expect_free(deployment.port)
-        lock.truncate(0)
-        lock.write(f"{deployment.url}, process {os.getpid()}\n")
-        lock.flush()
-        yield
+        yield lock
 
 
 def is_up(deployment: Deployment) -> bool:

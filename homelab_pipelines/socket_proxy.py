@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +35,10 @@ _CONTAINER = re.compile(r"(?:/v1\.\d+)?/containers/([A-Za-z0-9][A-Za-z0-9_.-]*)/
 _PLAIN = re.compile(r"(?:/v1\.\d+)?/(_ping|version)")
 _IMAGE = re.compile(r"(?:/v1\.\d+)?/images/([A-Za-z0-9][A-Za-z0-9_./:@-]*)/json")
 _CREATE = re.compile(r"(?:/v1\.\d+)?/containers/create")
+_LIST = re.compile(r"(?:/v1\.\d+)?/containers/json")
+_REMOVE = re.compile(r"(?:/v1\.\d+)?/containers/([A-Za-z0-9][A-Za-z0-9_.-]*)")
+# States of a container that does nothing: it has ended, or was never started.
+_FINISHED = ("exited", "dead", "created")
 _METHODS = {"json": "GET", "logs": "GET", "start": "POST", "stop": "POST", "kill": "POST", "wait": "POST"}
 # Parameters that these calls may have (https://docs.docker.com/reference/api/engine/); others are dropped.
 _PARAMETERS = {"t", "signal", "condition", "stdout", "stderr", "tail", "since", "until", "timestamps", "follow", "size"}
@@ -188,8 +192,8 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], engine: str, rules: Rules) -> None:
-        super().__init__(address, _Handler)
+    def __init__(self, address: tuple[str, int], engine: str, rules: Rules, reaps: bool = False) -> None:
+        super().__init__(address, _Reaper if reaps else _Handler)
         self.engine = engine
         self.rules = rules
 
@@ -265,9 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (found := _CONTAINER.fullmatch(path)) and self.command == _METHODS[found[2]]:
             if body:
                 raise Refused("this call has no body")
-            inspected = self._inspect(found[1])
-            if inspected is not None and not rules.owns(inspected):
-                raise Refused("the container is no run of this deployment")
+            inspected = self._owned(found[1])
             # By its id: a name could have gone to another container since it was judged.
             path = path if inspected is None else f"/containers/{inspected['Id']}/{found[2]}"
             given = [(key, value) for key, value in parse_qsl(parts.query) if key in _PARAMETERS]
@@ -278,6 +280,13 @@ class _Handler(BaseHTTPRequestHandler):
                 "  next: homelab up --docker builds it"
             )
         raise Refused("the launcher never asks for this")
+
+    def _owned(self, container: str) -> dict[str, Any] | None:
+        """What the engine says of a container of this deployment, None when it knows none. Raises Refused."""
+        inspected = self._inspect(container)
+        if inspected is not None and not self.server.rules.owns(inspected):
+            raise Refused("the container is no run of this deployment")
+        return inspected
 
     def _inspect(self, container: str) -> dict[str, Any] | None:
         """What the engine says of a container; None when it knows none, which the call itself will then say."""
@@ -330,7 +339,33 @@ class _Handler(BaseHTTPRequestHandler):
         """What is let through is not logged: the webserver asks every few seconds."""
 
 
-def main() -> None:
+class _Reaper(_Handler):
+    """Lets finished containers of runs be listed and removed."""
+
+    def _target(self, body: dict[str, Any] | None) -> str:
+        path = unquote(urlsplit(self.path).path)
+        if body:
+            raise Refused("this call has no body")
+        if self.command == "GET" and _PLAIN.fullmatch(path):
+            return path
+        if self.command == "GET" and _LIST.fullmatch(path):
+            labels = [f"{DEPLOYMENT_LABEL}={self.server.rules.deployment}", RUN_LABEL]
+            return f"{path}?{urlencode({'all': '1', 'filters': json.dumps({'label': labels})})}"
+        if self.command == "GET" and (found := _CONTAINER.fullmatch(path)) and found[2] == "json":
+            inspected = self._owned(found[1])
+            return path if inspected is None else f"/containers/{inspected['Id']}/json"
+        if self.command == "DELETE" and (found := _REMOVE.fullmatch(path)):
+            inspected = self._owned(found[1])
+            if inspected is None:
+                return path
+            if inspected["State"]["Status"] not in _FINISHED:
+                raise Refused(f"the container is {inspected['State']['Status']}, not finished")
+            # Never with force: one that is started meanwhile stays. Its volumes without a name go with it.
+            return f"/containers/{inspected['Id']}?v=1"
+        raise Refused("finished containers of runs can be listed and removed here, and nothing else")
+
+
+def main(arguments: Sequence[str]) -> None:
     """Serve until ended, as the environment says: DAGSTER_HOME, HOMELAB_IMAGE, DOCKER_SOCKET."""
     import yaml
 
@@ -340,8 +375,9 @@ def main() -> None:
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         sys.exit(f"the socket proxy cannot read its rules from {settings} and HOMELAB_IMAGE: {error}")
     engine = os.environ.get("DOCKER_SOCKET", "/var/run/docker.sock")
-    Proxy(("0.0.0.0", PORT), engine, rules).serve_forever()  # noqa: S104 (a container; compose.yaml publishes no port)
+    address = ("0.0.0.0", PORT)  # noqa: S104 (a container; compose.yaml publishes no port)
+    Proxy(address, engine, rules, reaps="--reap" in arguments).serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 
+import dagster as dg
+
+from homelab_pipelines.inventory.resources import RunResources
+from homelab_pipelines.run_resources import RESOURCES, Resources
+
 GROUP = "stage_1_foundation"
 
 
@@ -21,6 +26,12 @@ def op_name(kind: str, instance: str) -> str:
 def pool(server: str) -> str:
     """The pool that keeps a server from being dumped twice at once (limit 1: deploy/local/dagster.yaml)."""
     return op_name("postgres", server)
+
+
+def resources_metadata(asked: RunResources) -> dict[str, dg.JsonMetadataValue]:
+    """What a launcher reads of an asset: the resources that a run of it needs; nothing where it asks for none."""
+    needs = Resources.of(asked).to_json()
+    return {RESOURCES: dg.MetadataValue.json(needs)} if needs else {}
 
 
 def asset_kinds(*kinds: str) -> set[str]:

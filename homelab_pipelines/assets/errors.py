@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from homelab_pipelines.backup.errors import BackupError
+from homelab_pipelines.housekeeping.errors import HousekeepingError
 from homelab_pipelines.inventory.problems import InventoryInvalid
 
 NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
@@ -24,5 +25,7 @@ def failing_clearly() -> Iterator[None]:
             metadata={"what": error.what, "why": error.why, "next": error.next_step or "-"},
             allow_retries=error.retryable,
         ) from None
+    except HousekeepingError as error:
+        raise dg.Failure(description=str(error)) from None
     except InventoryInvalid as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None

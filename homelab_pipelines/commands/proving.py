@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path
-from homelab_pipelines.backup.connection import Connection, Direct
+from homelab_pipelines.backup.connection import Connection
 from homelab_pipelines.backup.errors import (
     BackupError,
     KeyMissing,
@@ -29,14 +25,13 @@ from homelab_pipelines.backup.restored_copy import RestoreOptions
 from homelab_pipelines.backup.stores.base import BackupStore
 from homelab_pipelines.backup.unpack import parse_identities
 from homelab_pipelines.backup.verify import verify_backup
+from homelab_pipelines.commands.dsn import connection_of, read_dsn
 from homelab_pipelines.commands.listing import open_stores
 from homelab_pipelines.commands.output import print_json, progress_bar, say, show
 
-_DSN_EXAMPLE = "postgresql://user@host:5432/new_database"
 _INTO_NEXT = "is the server up, and are host, port, user and password of --into (or PGPASSWORD) right?"
 # NAMEDATALEN - 1 of every PostgreSQL that was not built otherwise; the server cuts longer names without an error.
 _LONGEST_NAME_BYTES = 63
-_DSN_PARTS = {"host", "port", "user", "password", "dbname", "sslmode"}
 
 
 def verify_backups(name: str | None, backup_id: str | None, as_json: bool) -> int:
@@ -85,7 +80,7 @@ def restore_backup(
 ) -> int:
     """Restore a backup; 0 only when the restored copy was found equal (or was not to be compared)."""
     # Whatever is wrong with where to is said before hours of looking and unpacking.
-    parts = _dsn(into) if into is not None else {}
+    parts = read_dsn(into) if into is not None else {}
     database = checked_database_name(str(parts["dbname"]), "--into") if parts else ""
     if new_database is not None:
         database = checked_database_name(new_database, "--new-database")
@@ -93,7 +88,7 @@ def restore_backup(
     faults = [f"{error.what}: {error.why}" for error in unopened]
     known = None if addresses else ConfiguredBackups.from_environment().find_source(name)
     store, record = _find(known.id if known else name, backup_id, stores, faults)
-    connection = _from_dsn(parts) if parts else _from_inventory(record)
+    connection = connection_of(parts) if parts else _from_inventory(record)
     identities = _identities(record, identity)
     try:
         with progress_bar(f"restoring {record.manifest.source}") as progress:
@@ -235,43 +230,6 @@ def _from_inventory(record: BackupRecord) -> Connection:
         )
     connection: Connection = configured.connection(server)
     return connection
-
-
-def _from_dsn(parts: dict[str, Any]) -> Connection:
-    """The server of --into; what it leaves out comes from libpq's environment variables."""
-    place = Direct(
-        str(parts.get("host") or os.environ.get("PGHOST") or _socket_folder()),
-        _port(str(parts.get("port") or os.environ.get("PGPORT") or 5432)),
-        str(parts.get("sslmode") or os.environ.get("PGSSLMODE") or "prefer"),
-    )
-    user = str(parts.get("user") or os.environ.get("PGUSER") or "postgres")
-    password = parts.get("password") or os.environ.get("PGPASSWORD")
-    return Connection(str(place), place, user, str(password) if password else None)
-
-
-def _dsn(text: str) -> dict[str, Any]:
-    """The parts of --into; what is not understood is refused. Never repeats the text, which may hold a password."""
-    try:
-        parts: dict[str, Any] = conninfo_to_dict(text)
-    except ProgrammingError:
-        raise RestoreFailed("reading --into", "it is not a connection string", _DSN_EXAMPLE) from None
-    if unknown := sorted(set(parts) - _DSN_PARTS):
-        raise RestoreFailed(
-            "reading --into", f"{', '.join(unknown)} cannot be said here", f"only {', '.join(sorted(_DSN_PARTS))}"
-        )
-    if not parts.get("dbname"):
-        raise RestoreFailed("reading --into", "it names no database", _DSN_EXAMPLE)
-    return parts
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise RestoreFailed("reading --into", f"{text!r} is not a port", _DSN_EXAMPLE)
-    return int(text)
-
-
-def _socket_folder() -> str:
-    return next((each for each in ("/var/run/postgresql", "/tmp") if Path(each).is_dir()), "localhost")  # noqa: S108
 
 
 def _identities(record: BackupRecord, identity: str | None) -> list[Any]:

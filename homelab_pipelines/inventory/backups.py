@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from homelab_pipelines.inventory.base import Items, Name, Section, one_kind, path_from
 from homelab_pipelines.inventory.cron import check_cron, parse_cron
 from homelab_pipelines.inventory.problems import Finding, Path, invalid
+from homelab_pipelines.inventory.resources import RunResources
 from homelab_pipelines.inventory.secrets import SecretReference
 from homelab_pipelines.inventory.units import Duration, Rate, format_duration, format_rate
 
@@ -196,6 +197,9 @@ class Backups(Section):
         default=timedelta(hours=24), description="age at which what an interrupted backup left behind is removed"
     )
     targets: dict[Name, Target] = Field(default={}, description="where every backup is written to")
+    resources: RunResources = Field(
+        default=RunResources(), description="what a run needs that backs up and verifies, in a container or pod"
+    )
 
 
 def findings(backups: Backups, base_dir: FilePath) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from homelab_pipelines.inventory.base import Items, Name, Section, check_address, one_kind
 from homelab_pipelines.inventory.problems import Finding, Path, did_you_mean, findings_under, invalid, one_of
+from homelab_pipelines.inventory.resources import RunResources
 from homelab_pipelines.inventory.secrets import SecretReference
 from homelab_pipelines.inventory.units import Duration, Percent, Size
 
@@ -139,6 +140,9 @@ class PostgresServer(Section):
     lock_wait: Duration = Field(default=timedelta(seconds=60), description="how long to wait for a locked table")
     verify: Verify = Field(default=Verify(), description="where a restore is tried")
     history: History = Field(default=History(), description="changes that stop pruning and raise an alert")
+    resources: RunResources = Field(
+        default=RunResources(), description="what a run needs that backs this server up; the rest stands in backups"
+    )
 
     def selects(self, database_name: str) -> bool:
         """Whether include and exclude (fnmatch patterns, case-sensitive; exclude wins) choose this database."""

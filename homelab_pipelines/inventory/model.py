@@ -17,6 +17,7 @@ from homelab_pipelines.inventory.backups import Backups
 from homelab_pipelines.inventory.base import Name, Section, is_address, is_host_name
 from homelab_pipelines.inventory.databases import AtHost, Databases
 from homelab_pipelines.inventory.hosts import Host
+from homelab_pipelines.inventory.housekeeping import Housekeeping
 from homelab_pipelines.inventory.problems import Finding, did_you_mean, findings_under, invalid, one_of, shown
 
 # What Dagster accepts as an owner: dagster._core.utils.is_valid_email, or team: and a name.
@@ -65,6 +66,9 @@ class Homelab(Section):
     databases: Databases = Field(default={}, description="the database servers, by name")
     backups: Backups = Field(default=Backups(), description="when backups are made, how, and where they go")
     alerts: Alerts = Field(default=Alerts(), description="whom to tell when something fails")
+    housekeeping: Housekeeping = Field(
+        default=Housekeeping(), description="how long Dagster's own history stays, and how large it may be"
+    )
 
     def address_of(self, host: str) -> str:
         """The address of an entry of `hosts`; anything else is an address already."""

@@ -84,5 +84,5 @@ def _type(part: dict[str, Any]) -> str:
         return f"list of {_type(part['items'])}"
     if part.get("type") == "object":
         return f"name → {_type(values) if isinstance(values, dict) else 'anything'}"
-    words = {"string": "text", "integer": "number", "boolean": "`true`, `false`"}
+    words = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}
     return part.get("title", "").lower() or words[part["type"]]

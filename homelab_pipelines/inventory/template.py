@@ -57,6 +57,7 @@ databases:
     #  rows_drop: 50
     #  size_growth: null
     #  rows_growth: null
+    #resources: {memory: 8GiB}       # as resources of backups, for this server alone
 
 backups:
   schedule: "0 2 * * *"              # minute hour day month weekday, in the timezone above
@@ -90,9 +91,22 @@ backups:
     #  lock: 30d                     # object lock: nobody can delete a backup for this long; the bucket must allow it
     #  site: second
 
+  # What a run needs that backs up and verifies, in a container or pod: the largest of what its assets ask for.
+  #resources:
+  #  cpu: 2                          # cores
+  #  memory: 4GiB
+  #  node_selector: {disk: ssd}      # labels of a Kubernetes node
+  #  tolerations: [{key: storage, operator: Equal, value: fast, effect: NoSchedule}]
+
 #alerts:                             # whom to tell when something fails
 #  to: [{env: NTFY_URL}]             # apprise addresses: ntfy://…, mailto://…
 #  ping: {env: HEALTHCHECKS_URL}     # called at start, success and failure
+
+#housekeeping:                       # of Dagster's own history
+#  schedule: "30 4 * * *"            # as above
+#  keep_runs: 90d                    # older runs are deleted, unless an asset's or a check's latest result is theirs
+#  keep_workers: 7d                  # finished containers and pods of runs are removed at this age
+#  storage_limit: 5GiB               # a larger storage raises an alert; null: never
 """
 
 

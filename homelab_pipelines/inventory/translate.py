@@ -12,6 +12,7 @@ from homelab_pipelines.inventory.schema import part_at, resolve
 _EXPECTED = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
+    "float_type": "must be a number",
     "bool_type": "must be true or false",
     "dict_type": "must be a mapping (key: value)",
     "model_type": "must be a mapping (key: value)",
@@ -87,7 +88,7 @@ def _type_hint(kind: str, value: Any, part: dict[str, Any]) -> str:
     if kind == "string_type":
         is_plain = isinstance(value, bool | int | float)
         return "put it into quotes to make it text" if is_plain else f"write one text: {_described(part)}"
-    if kind == "int_type":
+    if kind in ("int_type", "float_type"):
         decimal = isinstance(value, str) and value.isdecimal()
         return "write it without quotes" if decimal else f"{_range(part)}: {_described(part)}"
     if kind == "bool_type":
@@ -115,11 +116,12 @@ def _mapping_hint(part: dict[str, Any]) -> str:
 def _range(part: dict[str, Any]) -> str:
     part = resolve(part)
     least, most = part.get("minimum"), part.get("maximum")
+    number = "a number" if part.get("type") == "number" else "a whole number"
     if least is not None and most is not None:
-        return f"write a whole number from {least} to {most}"
+        return f"write {number} from {least} to {most}"
     if least is not None:
-        return f"write a whole number, {least} or more"
-    return "write a whole number"
+        return f"write {number}, {least} or more"
+    return f"write {number}"
 
 
 def _described(part: dict[str, Any]) -> str:

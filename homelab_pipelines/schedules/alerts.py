@@ -16,14 +16,16 @@ TOLD_BY_TAG = "homelab/told_by"
 _INTERVAL_SECONDS = 10
 
 
-def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[dg.SensorDefinition]:
-    """The alert sensors of a job; those that ping only where the inventory has an address for it."""
+def alert_sensors(
+    jobs: Sequence["UnresolvedAssetJobDefinition"], pinged: "UnresolvedAssetJobDefinition | None"
+) -> Sequence[dg.SensorDefinition]:
+    """The sensors that alert about `jobs`, and those that ping about `pinged`, if any."""
     running = dg.DefaultSensorStatus.RUNNING
 
     @dg.run_failure_sensor(
         name="alert_on_failed_run",
         description="Tells the alert receivers of homelab.yaml which job and step failed, and why.",
-        monitored_jobs=[job],
+        monitored_jobs=list(jobs),
         default_status=running,
         minimum_interval_seconds=_INTERVAL_SECONDS,
     )
@@ -35,7 +37,7 @@ def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[
         name="alert_on_failed_checks",
         description="Tells the alert receivers of homelab.yaml which checks did not pass in a run that ended well.",
         run_status=dg.DagsterRunStatus.SUCCESS,
-        monitored_jobs=[job],
+        monitored_jobs=list(jobs),
         default_status=running,
         minimum_interval_seconds=_INTERVAL_SECONDS,
     )
@@ -44,7 +46,7 @@ def alert_sensors(job: "UnresolvedAssetJobDefinition", pings: bool) -> Sequence[
             _log(context, alert_of_checks(alerts, context.instance, context.dagster_run))
 
     sensors: list[dg.SensorDefinition] = [alert_on_failed_run, alert_on_failed_checks]
-    return [*sensors, *_ping_sensors(job)] if pings else sensors
+    return [*sensors, *_ping_sensors(pinged)] if pinged is not None else sensors
 
 
 def alert_of_failure(alerts: AlertsResource, instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:

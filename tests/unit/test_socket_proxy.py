@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import docker.models.containers
+import docker.utils
 import pytest
 import yaml
 
+from homelab_pipelines.run_resources import Resources, docker_limits
 from homelab_pipelines.socket_proxy import Refused, Rules, launcher_config
 
 IMAGE = "homelab-pipelines:local"
@@ -16,9 +18,9 @@ SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "deploy/docker/dagster.ya
 RULES = Rules.of(SETTINGS, IMAGE)
 
 
-def body(**changes: Any) -> dict[str, Any]:
+def body(limits: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """A create as dagster_docker has docker-py write it, with changes to its top level and to HostConfig."""
-    keywords = dict(launcher_config(SETTINGS)["container_kwargs"])
+    keywords = {**launcher_config(SETTINGS)["container_kwargs"], **(limits or {})}
     keywords.pop("stop_timeout")
     labels = {**keywords.pop("labels"), "dagster/run_id": "1", "dagster/job_name": "nightly_backup"}
     arguments = docker.models.containers._create_container_args(
@@ -40,6 +42,13 @@ def body(**changes: Any) -> dict[str, Any]:
 
 def test_container_of_the_launcher_is_let_through() -> None:
     RULES.check_create(body())
+
+
+def test_limits_that_the_assets_of_a_run_ask_for_are_let_through() -> None:
+    asked = Resources(cpu=1.5, memory=4 * 1024**3)
+    written = body(docker_limits(asked, launcher_config(SETTINGS)["container_kwargs"], docker.utils.parse_bytes))
+    assert (written["HostConfig"]["Memory"], written["HostConfig"]["NanoCpus"]) == (4 * 1024**3, 1_500_000_000)
+    RULES.check_create(written)
 
 
 @pytest.mark.parametrize(

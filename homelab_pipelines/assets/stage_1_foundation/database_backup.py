@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
+from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool, resources_metadata
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table, table_if_any
 from homelab_pipelines.assets.progress import Progress, StepProgress
@@ -49,6 +49,7 @@ def backup_assets(
     """
     key = backup_key(instance, source)
     promise = homelab.backups.promise
+    needs = homelab.databases[source.server].resources.over(homelab.backups.resources)
     is_globals = source.database is None
     stores = {"s3" if isinstance(target, S3Target) else "file" for target in homelab.backups.targets.values()}
     checks = [
@@ -80,7 +81,7 @@ def backup_assets(
                 owners=[homelab.owner] if homelab.owner else None,
                 description=what,
                 freshness_policy=dg.FreshnessPolicy.time_window(fail_window=promise.age),
-                metadata={"source": source.id},
+                metadata={"source": source.id, **resources_metadata(needs)},
             )
         ],
         check_specs=checks,

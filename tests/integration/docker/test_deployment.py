@@ -20,13 +20,13 @@ import yaml
 from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.inventory.loader import load
-from homelab_pipelines.local_deployment import graphql
+from homelab_pipelines.local_deployment import graphql, launch
 from tests.deployed import JOB, POOL, until
 from tests.integration.docker.conftest import SOURCE, Compose, inspected, psql, remove_runs
 from tests.integration.house import REPOSITORY
 
 pytestmark = pytest.mark.docker
-SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy"}
+SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy", "reaper"}
 
 
 def test_up_shows_the_first_backup_restored_and_equal_and_the_url(compose: Compose) -> None:
@@ -230,6 +230,23 @@ def test_changed_inventory_and_new_database_become_assets_by_themselves(compose:
         return [node["assetKey"]["path"] for node in graphql(compose.web, query)["assetNodes"]]
 
     until(lambda: ["database_backup", "videos"] in paths(), 60, lambda: f"{paths()}\n{compose.diagnostics()}")
+
+
+def test_housekeeping_removes_finished_containers_of_runs_from_inside_one(compose: Compose) -> None:
+    run_id = compose.launch()
+    assert compose.wait(run_id) == "SUCCESS", compose.diagnostics(run_id)
+
+    def containers(of: str, *words: str) -> list[str]:
+        return compose.engine.docker("ps", "--all", "--quiet", "--filter", f"label=dagster/run_id={of}", *words).split()
+
+    until(lambda: containers(run_id, "--filter", "status=exited"), 30, compose.diagnostics)
+    time.sleep(2)  # `keep_workers` is a second in this house
+    tidying = launch(compose.web, "housekeeping")
+    assert compose.wait(tidying) == "SUCCESS", compose.diagnostics(tidying)
+    assert containers(run_id) == [], compose.diagnostics(tidying)
+    assert len(containers(tidying)) == 1, "the run that tidies up keeps its own"
+    services = {each["Config"]["Labels"].get("com.docker.compose.service") for each in inspected(compose.engine)}
+    assert services >= SERVICES, "nothing else is touched"
 
 
 def test_traefik_routes_only_through_a_login_that_must_be_named(compose: Compose) -> None:
