@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -80,12 +82,14 @@ class SqliteStorage:
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Size and time of change of every file: the same before and after, when nothing was written meanwhile."""
-        files = (path for path in self.folder.rglob("*") if path.name.endswith((".db", ".db-wal")))
-        return {
-            str(path): (found.st_size, found.st_mtime_ns)
-            for path in files
-            if (found := path.stat()).st_size or path.suffix == ".db"
-        }
+        found = {}
+        for path in self.folder.rglob("*"):
+            if path.name.endswith((".db", ".db-wal")):
+                with contextlib.suppress(FileNotFoundError):  # a log of changes goes when its last reader does
+                    stat = path.stat()
+                    found[str(path)] = (stat.st_size, stat.st_mtime_ns)
+        # An empty log is as good as none.
+        return {path: each for path, each in found.items() if each[0] or path.endswith(".db")}
 
     def expect_known_form(self) -> None:
         """Raises MoveRefused unless every file has the form that the installed Dagster writes."""
@@ -131,10 +135,13 @@ def _counts(connection: db.Connection, status: db.Column[str], ended: tuple[str,
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[db.Connection]:
-    """A connection that cannot write. Where no log of changes waits beside the file, SQLite makes no file either."""
+def reading(path: Path, in_use: bool = False) -> Iterator[db.Connection]:
+    """A connection that cannot write.
+
+    Not `in_use`: nobody writes meanwhile. Then SQLite makes no file beside it, unless a log of changes waits there.
+    """
     log = path.with_name(f"{path.name}-wal")
-    mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    mode = "mode=ro" if in_use or (log.exists() and log.stat().st_size) else "immutable=1"
     engine = db.create_engine(
         "sqlite://", creator=lambda: sqlite3.connect(f"{path.as_uri()}?{mode}", uri=True), poolclass=db.NullPool
     )
@@ -144,11 +151,16 @@ def reading(path: Path) -> Iterator[db.Connection]:
 
 def expect_revision(connection: db.Connection, where: str, next_step: str) -> None:
     """Raises MoveRefused unless a database has the revision of the installed Dagster."""
-    found = MigrationContext.configure(connection).get_current_revision()
-    known = ScriptDirectory(str(Path(dagster.__file__).parent / "_core/storage/alembic")).get_current_head()
+    found, known = MigrationContext.configure(connection).get_current_revision(), _known_revision()
     if found != known:
         raise MoveRefused(
             WHAT,
             f"{where} has the form {found or 'of no known version'}, the installed Dagster's is {known}",
             next_step,
         )
+
+
+@functools.cache
+def _known_revision() -> str | None:
+    """That of the installed Dagster: it has a hundred scripts to read for it."""
+    return ScriptDirectory(str(Path(dagster.__file__).parent / "_core/storage/alembic")).get_current_head()

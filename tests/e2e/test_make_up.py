@@ -88,9 +88,10 @@ def test_ui_serves_the_run_the_checks_and_the_schedule(first_day: FirstDay, stra
     )
     assert found["runOrError"]["status"] == "SUCCESS"
     (repository,) = found["repositoriesOrError"]["nodes"]
-    assert [(s["name"], s["scheduleState"]["status"]) for s in repository["schedules"]] == [
-        ("nightly_backup_schedule", "RUNNING")
-    ]
+    assert {s["name"]: s["scheduleState"]["status"] for s in repository["schedules"]} == {
+        "nightly_backup_schedule": "RUNNING",
+        "housekeeping_schedule": "RUNNING",
+    }
     assert {sensor["sensorState"]["status"] for sensor in repository["sensors"]} == {"RUNNING"}
 
 

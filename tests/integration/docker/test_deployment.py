@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -22,11 +23,30 @@ from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.inventory.loader import load
 from homelab_pipelines.local_deployment import graphql, launch
 from tests.deployed import JOB, POOL, until
+from tests.integration.cli.conftest import homelab
 from tests.integration.docker.conftest import SOURCE, Compose, inspected, psql, remove_runs
 from tests.integration.house import REPOSITORY
+from tests.integration.housekeeping.conftest import materialize, settings_of
 
 pytestmark = pytest.mark.docker
 SERVICES = {"postgres", "code-server", "webserver", "daemon", "socket-proxy", "reaper"}
+
+
+def test_history_of_homelab_up_moves_into_the_deployments_storage(compose: Compose) -> None:
+    """As docs/how-to/move-the-run-history.md has it, before anything has run here."""
+    with dg.DagsterInstance.from_config(str(settings_of(compose.deployment.home / "dagster"))) as instance:
+        run_id = materialize(instance)
+    users = ("webserver", "daemon", "code-server")
+    compose.engine.docker("stop", *(compose.container(each) for each in users))
+    [postgres] = json.loads(compose.engine.docker("inspect", compose.container("postgres")))
+    address = postgres["NetworkSettings"]["Networks"]["homelab"]["IPAddress"]
+    into = f"postgresql://dagster@{address}/dagster"
+    said = homelab(compose.folder, "move-history", "--into", into, "--json", PGPASSWORD=compose.secrets["storage"])
+    assert said.status == 0, said.err
+    assert said.json["copied"]["runs"] == 1 and said.json["replaced"]["instigators"] > 0
+    assert compose.up("--no-run").status == 0, compose.diagnostics()
+    found = graphql(compose.web, "{ runsOrError { ... on Runs { results { runId status } } } }")["runsOrError"]
+    assert found["results"] == [{"runId": run_id, "status": "SUCCESS"}]
 
 
 def test_up_shows_the_first_backup_restored_and_equal_and_the_url(compose: Compose) -> None:
