@@ -150,9 +150,23 @@ def test_what_a_start_of_dagster_left_in_the_target_is_replaced_and_said(
 ) -> None:
     with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "new", storage))) as new:
         new.event_log_storage.set_concurrency_slots("postgres__main", 1)
+    with storage.connect() as connection:  # as the freshness daemon writes it
+        connection.execute(
+            "INSERT INTO event_logs (run_id, event, dagster_event_type) VALUES ('', '{}', 'FRESHNESS_STATE_CHANGE')"
+        )
     moved = move_history(SqliteStorage.of(home / "dagster"), url_of(storage), lambda *_: None)
-    assert moved.replaced == {"concurrency_limits": 1, "concurrency_slots": 1}
+    assert moved.replaced == {"concurrency_limits": 1, "concurrency_slots": 1, "event_logs": 1}
     assert rows(storage, "concurrency_slots") == 2
+
+
+def test_target_with_events_of_no_run_that_say_something_is_refused(
+    home: Path, storage: FreshDatabase, tmp_path: Path
+) -> None:
+    with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "new", storage))) as new:
+        new.report_runless_asset_event(dg.AssetObservation("elsewhere"))
+    with pytest.raises(MoveRefused, match="the target has a history: 0 runs, 1 events"):
+        move_history(SqliteStorage.of(home / "dagster"), url_of(storage), lambda *_: None)
+    assert rows(storage, "event_logs") == 1
 
 
 def refused(home: Path, storage: FreshDatabase) -> str:
