@@ -285,6 +285,33 @@ def test_events_whose_runs_file_is_lost_come_from_the_index(home: Path, storage:
     assert DagsterEventType.RUN_START in types and types[-1] == DagsterEventType.RUN_SUCCESS
 
 
+def test_from_one_postgresql_to_another_it_goes_with_pg_dump(
+    home: Path, storage: FreshDatabase, tmp_path: Path
+) -> None:
+    """As the guide has it from Docker to Kubernetes: over the tables that a start of Dagster has made there."""
+    move_history(SqliteStorage.of(home / "dagster"), url_of(storage), lambda *_: None)
+    peer, other = storage.server, storage.server.create_database()
+    try:
+        with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "other", other))):
+            pass
+        reach = ("--host", peer.host, "--port", str(peer.port), "--username", peer.user)
+        environment, programs = {**os.environ, "PGPASSWORD": peer.password}, peer.installation.bin
+        dump = (str(programs / "pg_dump"), *reach, "--format", "custom", "--no-owner", storage.name)
+        dumped = subprocess.run(dump, env=environment, capture_output=True, check=True).stdout
+        options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
+        restore = (str(programs / "pg_restore"), *reach, "--dbname", other.name, *options)
+        subprocess.run(restore, env=environment, input=dumped, capture_output=True, check=True)
+        with (
+            dg.DagsterInstance.from_config(str(home / "dagster")) as old,
+            dg.DagsterInstance.from_config(str(tmp_path / "other")) as new,
+        ):
+            assert seen(new) == seen(old)
+            materialize(new)
+            assert len(new.get_runs()) == 4
+    finally:
+        peer.drop_database(other.name)
+
+
 @pytest.fixture
 def large(home: Path) -> Iterator[Path]:
     """The same with 30,000 events more in one run."""
