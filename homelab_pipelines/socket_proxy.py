@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 T = TypeVar("T")
+LAUNCHERS = ("DockerRunLauncher", "LimitedRunLauncher")
+"""dagster_docker's launcher, and homelab_pipelines.limited_containers', which asks the engine for the same."""
 RUN_LABEL = "dagster/run_id"
 """dagster_docker puts it on every container of a run."""
 DEPLOYMENT_LABEL = "homelab/deployment"
@@ -136,12 +138,12 @@ class Rules:
 
 
 def launcher_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` of a dagster.yaml's DockerRunLauncher, also of one that another launcher holds. Raises ValueError."""
+    """`config` of a dagster.yaml's launcher for Docker, also of one that another launcher holds. Raises ValueError."""
     launcher = settings.get("run_launcher") or {}
     held = (launcher.get("config") or {}).get("launchers") or {}
-    found = [each for each in (launcher, *held.values()) if each.get("class") == "DockerRunLauncher"]
+    found = [each for each in (launcher, *held.values()) if each.get("class") in LAUNCHERS]
     if len(found) != 1:
-        raise ValueError(f"run_launcher must hold one DockerRunLauncher, and holds {len(found)}")
+        raise ValueError(f"run_launcher must hold one {' or '.join(LAUNCHERS)}, and holds {len(found)}")
     config: dict[str, Any] = found[0].setdefault("config", {})
     return config
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import sqlalchemy as db
+from dagster._core.instance import RUNLESS_RUN_ID
 from dagster._core.storage.runs.schema import RunsTable
 from dagster_postgres import DagsterPostgresStorage
 
@@ -18,7 +19,11 @@ from homelab_pipelines.housekeeping.sqlite_storage import WHAT, SqliteStorage, e
 
 Progress = Callable[[str, int, int], None]
 _BATCH = 1000
-_LOCK = 0x686F6D656C6162  # "homelab": an advisory lock, so that two moves into one database do not meet
+# An advisory lock, so that two moves into one database do not meet.
+_LOCK = int.from_bytes(b"homelab", "big")
+_LOCK_SECONDS = 10
+# A daemon that has just been started says so of every asset with a promised age.
+_IDLE_EVENT = "FRESHNESS_STATE_CHANGE"
 _QUIET_SECONDS = 2.0
 
 
@@ -88,7 +93,9 @@ def _expect_alone(connection: db.Connection) -> None:
     """Raises MoveRefused while other sessions use the database; those that are just ending are waited for."""
     query = db.text(
         "SELECT count(*), min(concat_ws(' ', nullif(application_name, ''), host(client_addr))) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        # Of sessions of other roles only a superuser is told the type.
+        " AND coalesce(backend_type, 'client backend') = 'client backend'"
     )
     deadline = time.monotonic() + _QUIET_SECONDS
     while True:
@@ -106,7 +113,10 @@ def _expect_alone(connection: db.Connection) -> None:
 
 
 def _expect_no_runs(target: db.Connection) -> None:
-    runs, events = (count_of(target, table) for table in (RunsTable, EVENTS))
+    """Raises MoveRefused when there is something that nobody may lose: more than the daemon writes when idle."""
+    idle = db.and_(EVENTS.c.run_id == RUNLESS_RUN_ID, EVENTS.c.dagster_event_type == _IDLE_EVENT)
+    runs = count_of(target, RunsTable)
+    events = count_of(target, EVENTS) - len(target.execute(db.select(EVENTS.c.id).where(idle)).all())
     if runs or events:
         raise MoveRefused(
             WHAT,
@@ -118,8 +128,9 @@ def _expect_no_runs(target: db.Connection) -> None:
 def _take(target: db.Connection) -> dict[str, int]:
     """Keep others from writing until the end, and empty what a start of Dagster fills by itself; the rows by table."""
     if not target.execute(db.text(f"SELECT pg_try_advisory_xact_lock({_LOCK})")).scalar():
-        raise MoveRefused(WHAT, "another move into this database goes on", "let it end")
+        raise MoveRefused(WHAT, "another move, or a daemon, works on this database", "let it end")
     names = [table.name for table in tables()]
+    target.execute(db.text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
     target.execute(db.text(f"LOCK TABLE {', '.join(names)} IN EXCLUSIVE MODE"))
     _expect_no_runs(target)
     emptied = {table.name: target.execute(table.delete()).rowcount for table in reversed(tables())}

@@ -11,6 +11,7 @@ import yaml
 
 from homelab_pipelines.housekeeping.run_workers import Backend
 from homelab_pipelines.socket_proxy import DEPLOYMENT_LABEL
+from homelab_pipelines.socket_proxy import LAUNCHERS as DOCKER_LAUNCHERS
 
 REAPER_VARIABLE = "HOMELAB_REAPER"
 """Address of the engine, or of the proxy through which runs may remove finished containers; else docker's own."""
@@ -21,12 +22,14 @@ def backends(instance: dg.DagsterInstance) -> tuple[list[Backend], list[str]]:
     found: list[Backend] = []
     said: list[str] = []
     for name, kind, settings in _launchers(instance):
-        if "Docker" in kind or "Container" in kind:
+        if "container_kwargs" in settings or kind in DOCKER_LAUNCHERS:
             backend = _docker(settings)
-        elif "K8s" in kind or "Kubernetes" in kind:
+        elif "job_namespace" in settings or kind == "K8sRunLauncher":
             backend = _kubernetes(settings)
-        else:
+        elif kind == "DefaultRunLauncher":
             backend = "its runs are processes, of which nothing stays"
+        else:
+            backend = f"what {kind} leaves behind is not known here"
         if isinstance(backend, str):
             said.append(f"{name}: {backend}")
         else:
@@ -58,7 +61,7 @@ def _kubernetes(settings: Mapping[str, Any]) -> Backend | str:
 
     kubeconfig = None if settings.get("load_incluster_config", True) else settings.get("kubeconfig_file")
     in_cluster = bool(settings.get("load_incluster_config", True))
-    return KubernetesWorkers(str(deployment), _text(settings["job_namespace"]), in_cluster, kubeconfig)
+    return KubernetesWorkers(str(deployment), _text(settings.get("job_namespace", "default")), in_cluster, kubeconfig)
 
 
 def _launchers(instance: dg.DagsterInstance) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -233,3 +234,11 @@ def test_contradiction_ends_the_run_naming_both_assets(
     with pytest.raises(CannotLaunch, match=r"asks for a node with disk=.*; next: give both the same") as caught:
         launched(cluster, code)
     assert "/photos" in str(caught.value) or "/main" in str(caught.value)
+
+
+def test_definitions_load_without_clients_that_only_runs_and_daemons_need() -> None:
+    """Each of these is a half to a whole second, and tens of megabytes of every code server."""
+    heavy = ("sqlalchemy", "alembic", "kubernetes", "docker", "dagster_postgres", "dagster_k8s", "dagster_docker")
+    code = f"import sys, homelab_pipelines.definitions\nprint([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

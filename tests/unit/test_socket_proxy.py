@@ -105,12 +105,9 @@ def test_only_runs_of_this_deployment_are_owned() -> None:
     assert not RULES.owns({"Config": {"Labels": None}})
 
 
-def test_rules_of_a_docker_launcher_that_another_holds_are_the_same() -> None:
-    held = {
-        "launchers": {"here": {"module": "dagster", "class": "DefaultRunLauncher"}, "box": SETTINGS["run_launcher"]}
-    }
-    routed = {"run_launcher": {"module": "homelab_pipelines.launchers", "class": "RoutingRunLauncher", "config": held}}
-    assert Rules.of(routed, IMAGE) == RULES
+def test_rules_of_a_docker_launcher_that_stands_alone_are_the_same() -> None:
+    alone = {"module": "dagster_docker", "class": "DockerRunLauncher", "config": launcher_config(SETTINGS)}
+    assert Rules.of({"run_launcher": alone}, IMAGE) == RULES
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -10,13 +10,14 @@ from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table_if_any
 from homelab_pipelines.backup.readable import readable_bytes
-from homelab_pipelines.housekeeping.purge import purge
 from homelab_pipelines.housekeeping.run_workers import reap
-from homelab_pipelines.housekeeping.storage_size import StorageSize, storage_size
 from homelab_pipelines.inventory.housekeeping import Housekeeping
 from homelab_pipelines.inventory.model import Homelab
 from homelab_pipelines.inventory.units import format_duration
 from homelab_pipelines.resources.run_workers import backends
+
+if TYPE_CHECKING:
+    from homelab_pipelines.housekeeping.storage_size import StorageSize
 
 EVERY_WORKER = "every_finished_worker_removed"
 BELOW_LIMIT = "below_limit"
@@ -103,6 +104,9 @@ def housekeeping_assets(homelab: Homelab) -> list[dg.AssetsDefinition]:
         ],
     )
     def run_history(context: dg.AssetExecutionContext, config: Preview) -> Iterator[Any]:
+        # Lazy, here and below: SQLAlchemy takes a second and 40 MB, which who only loads the definitions need not pay.
+        from homelab_pipelines.housekeeping.purge import purge
+
         with failing_clearly():
             done = purge(context.instance, settings.keep_runs, config.dry_run, context.log.info)
         yield dg.MaterializeResult(
@@ -133,6 +137,8 @@ def housekeeping_assets(homelab: Homelab) -> list[dg.AssetsDefinition]:
         check_specs=[dg.AssetCheckSpec(BELOW_LIMIT, asset=storage, description=_limit(settings))],
     )
     def instance_storage(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        from homelab_pipelines.housekeeping.storage_size import storage_size
+
         with failing_clearly():
             size = storage_size(context.instance)
         yield dg.MaterializeResult(asset_key=storage, metadata=_metadata(size))
@@ -147,7 +153,7 @@ def _limit(settings: Housekeeping) -> str:
     return f"Storage and compute logs together are not above {readable_bytes(settings.storage_limit)}."
 
 
-def _metadata(size: StorageSize) -> dict[str, Any]:
+def _metadata(size: "StorageSize") -> dict[str, Any]:
     return {
         "bytes": size.bytes,
         "storage_bytes": size.storage_bytes,
@@ -162,7 +168,7 @@ def _metadata(size: StorageSize) -> dict[str, Any]:
     }
 
 
-def _below_limit(key: dg.AssetKey, size: StorageSize, limit: int | None) -> dg.AssetCheckResult:
+def _below_limit(key: dg.AssetKey, size: "StorageSize", limit: int | None) -> dg.AssetCheckResult:
     passed = limit is None or size.bytes <= limit
     parts = {**size.parts, "compute logs": size.compute_log_bytes or 0}
     largest = max(parts, key=lambda name: parts[name])

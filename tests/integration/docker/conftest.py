@@ -112,7 +112,11 @@ def compose(docker_engine: DockerPeer, image: str, tmp_path_factory: pytest.Temp
     """`homelab up --docker --no-run` has brought everything up, and the source server has joined its network."""
     folder = tmp_path_factory.mktemp("docker") / "house"
     source = _Source(secrets.token_urlsafe(16))
-    changes = {"hosts": {"source": {"address": SOURCE}}, "housekeeping": {"keep_workers": "1s"}}
+    changes = {
+        "hosts": {"source": {"address": SOURCE}},
+        "databases": {"main": {"resources": {"cpu": 1, "memory": "3GiB"}}},
+        "housekeeping": {"keep_workers": "1s"},
+    }
     house = House(folder, source, ["photos"], changes)  # type: ignore[arg-type] (of a peer it needs the address alone)
     deployment = DockerDeployment(house.inventory, house.home, free_port())
     plugins = folder / "docker-config/cli-plugins"

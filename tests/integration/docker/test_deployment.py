@@ -1,4 +1,4 @@
-"""`homelab up --docker` and the nightly job under the DockerRunLauncher: as promised, and when things break.
+"""`homelab up --docker` and the nightly job in containers of their own: as promised, and when things break.
 
 The tests of this file are one story, told in order; only the last leaves the deployment broken.
 """
@@ -89,7 +89,8 @@ def test_run_has_a_container_of_its_own_with_label_limit_and_no_privilege(compos
     assert run["Config"]["Labels"]["dagster/job_name"] == JOB
     assert run["Config"]["Labels"]["homelab/deployment"] == "homelab"
     host = run["HostConfig"]
-    assert host["Memory"] == 2 * 1024**3 and host["Privileged"] is False
+    assert (host["Memory"], host["NanoCpus"]) == (3 * 1024**3, 1_000_000_000), "what the inventory asks for its server"
+    assert host["Privileged"] is False
     assert host["CapDrop"] == ["ALL"] and host["NetworkMode"] == "homelab"
 
 

@@ -150,9 +150,23 @@ def test_what_a_start_of_dagster_left_in_the_target_is_replaced_and_said(
 ) -> None:
     with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "new", storage))) as new:
         new.event_log_storage.set_concurrency_slots("postgres__main", 1)
+    with storage.connect() as connection:  # as the freshness daemon writes it
+        connection.execute(
+            "INSERT INTO event_logs (run_id, event, dagster_event_type) VALUES ('', '{}', 'FRESHNESS_STATE_CHANGE')"
+        )
     moved = move_history(SqliteStorage.of(home / "dagster"), url_of(storage), lambda *_: None)
-    assert moved.replaced == {"concurrency_limits": 1, "concurrency_slots": 1}
+    assert moved.replaced == {"concurrency_limits": 1, "concurrency_slots": 1, "event_logs": 1}
     assert rows(storage, "concurrency_slots") == 2
+
+
+def test_target_with_events_of_no_run_that_say_something_is_refused(
+    home: Path, storage: FreshDatabase, tmp_path: Path
+) -> None:
+    with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "new", storage))) as new:
+        new.report_runless_asset_event(dg.AssetObservation("elsewhere"))
+    with pytest.raises(MoveRefused, match="the target has a history: 0 runs, 1 events"):
+        move_history(SqliteStorage.of(home / "dagster"), url_of(storage), lambda *_: None)
+    assert rows(storage, "event_logs") == 1
 
 
 def refused(home: Path, storage: FreshDatabase) -> str:
@@ -269,6 +283,33 @@ def test_events_whose_runs_file_is_lost_come_from_the_index(home: Path, storage:
         assert [each.event_log_entry for each in found] == [each.event_log_entry for each in materializations]
         types = [each.dagster_event_type for each in new.all_logs(lost)]
     assert DagsterEventType.RUN_START in types and types[-1] == DagsterEventType.RUN_SUCCESS
+
+
+def test_from_one_postgresql_to_another_it_goes_with_pg_dump(
+    home: Path, storage: FreshDatabase, tmp_path: Path
+) -> None:
+    """As the guide has it from Docker to Kubernetes: over the tables that a start of Dagster has made there."""
+    move_history(SqliteStorage.of(home / "dagster"), url_of(storage), lambda *_: None)
+    peer, other = storage.server, storage.server.create_database()
+    try:
+        with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "other", other))):
+            pass
+        reach = ("--host", peer.host, "--port", str(peer.port), "--username", peer.user)
+        environment, programs = {**os.environ, "PGPASSWORD": peer.password}, peer.installation.bin
+        dump = (str(programs / "pg_dump"), *reach, "--format", "custom", "--no-owner", storage.name)
+        dumped = subprocess.run(dump, env=environment, capture_output=True, check=True).stdout
+        options = ("--clean", "--if-exists", "--no-owner", "--single-transaction")
+        restore = (str(programs / "pg_restore"), *reach, "--dbname", other.name, *options)
+        subprocess.run(restore, env=environment, input=dumped, capture_output=True, check=True)
+        with (
+            dg.DagsterInstance.from_config(str(home / "dagster")) as old,
+            dg.DagsterInstance.from_config(str(tmp_path / "other")) as new,
+        ):
+            assert seen(new) == seen(old)
+            materialize(new)
+            assert len(new.get_runs()) == 4
+    finally:
+        peer.drop_database(other.name)
 
 
 @pytest.fixture
