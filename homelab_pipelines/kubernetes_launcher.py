@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -22,7 +23,8 @@ from kubernetes.client import ApiException, V1Pod
 
 POD_VARIABLE = "HOMELAB_POD"
 """The name of the pod that this process runs in, from the pod's own metadata (deploy/kubernetes/base/daemon.yaml)."""
-_PATIENCE_MINUTES = 5
+# Shorter than start_timeout_seconds of dagster.yaml, after which run monitoring gives the run up.
+_PATIENCE_MINUTES = 4
 _CONFLICT = 409
 _LOG_LINES = 5
 _LOG_WIDTH = 400
@@ -78,11 +80,23 @@ class KubernetesRunLauncher(K8sRunLauncher):
                 time.sleep(2.0)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """How a run's pod is, and when it has ended, why."""
+        """How a run's pod is, and when it has ended, why.
+
+        A pod that was told to end counts as running until its time for that is over: Kubernetes counts its Job as
+        failed at once, while the run's process still says why it ends, and must not have a second one beside it.
+        """
         health: CheckRunHealthResult = super().check_run_worker_health(run)
+        name, _ = self._job_of(run)
+        # An API server that does not answer is unknown, too; then the text is the error's.
+        if health.status is WorkerStatus.UNKNOWN and health.msg == f"Job {name} could not be found":
+            said = f"the run's job {name} is gone: it was deleted while the run was under way"
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, said)
         if health.status is not WorkerStatus.FAILED:
             return health
-        return CheckRunHealthResult(WorkerStatus.FAILED, self._why_ended(run))
+        pods = self._pods_of(run)
+        if any(_is_ending(pod) for pod in pods):
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "its pod was told to end")
+        return CheckRunHealthResult(WorkerStatus.FAILED, self._why_ended(run, pods))
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """What is known of a run's pod. Ends the Job of a run that has not started in time, or does not end.
@@ -93,13 +107,12 @@ class KubernetesRunLauncher(K8sRunLauncher):
         if run.status is dg.DagsterRunStatus.STARTED:
             return None  # the health check has said it
         name, namespace = self._job_of(run)
-        said = "\n".join(why_waiting(pod) for pod in self._pods_of(run)) or f"There is no pod of job {name}."
+        said = "\n".join(why_not_started(pod) for pod in self._pods_of(run)) or f"There is no pod of job {name}."
         if self._api_client.delete_job(name, namespace):
             said += f"\nJob {name} was removed, so that nothing of the run is left."
         return said
 
-    def _why_ended(self, run: dg.DagsterRun) -> str:
-        pods = self._pods_of(run)
+    def _why_ended(self, run: dg.DagsterRun, pods: Sequence[V1Pod]) -> str:
         if not pods:
             name, _ = self._job_of(run)
             return f"the pod of {name} is gone: it was deleted while the run was under way, by hand or with its node"
@@ -168,9 +181,11 @@ def how_it_ended(pod: V1Pod) -> str:
     return f"ended with status {ended.exit_code} before the run did{reason}"
 
 
-def why_waiting(pod: V1Pod) -> str:
-    """Why a run's pod has not started, in words."""
+def why_not_started(pod: V1Pod) -> str:
+    """Why a run's pod has not started its run, in words."""
     name = pod.metadata.name
+    if _terminated(pod) is not None:
+        return f"Pod {name} {how_it_ended(pod)}"
     for status in pod.status.container_statuses or ():
         if status.state.waiting is not None:
             said = status.state.waiting.message or "no more is known"
@@ -187,6 +202,12 @@ def _next(status: Any) -> str:
     if "Image" not in (status.state.waiting.reason or ""):
         return ""
     return f"\n  next: bring image {status.image} to the node, on K3s: k3s ctr images import; then start the run again"
+
+
+def _is_ending(pod: V1Pod) -> bool:
+    """Whether a pod was deleted and has time left to end by itself: until its deletionTimestamp."""
+    deadline = pod.metadata.deletion_timestamp
+    return deadline is not None and _terminated(pod) is None and datetime.now(UTC) < deadline
 
 
 def _ended_by_itself(pod: V1Pod) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+from dagster._utils.interrupts import _received_interrupt
 
 from homelab_pipelines.backup.errors import BackupError
 from homelab_pipelines.housekeeping.errors import HousekeepingError
@@ -16,9 +17,17 @@ NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXP
 
 @contextmanager
 def failing_clearly() -> Iterator[None]:
-    """Turn engine errors into `dagster.Failure`, without a traceback into the engine."""
+    """Turn engine errors into `dagster.Failure`, without a traceback into the engine.
+
+    A run that is told to end (SIGTERM: from the UI, with its container or pod, by a machine that stops) ends. Dagster
+    takes that for a failure of the step under way, puts it up for a retry, and goes on with the run until somebody
+    kills it. So the run is told once more, and ends before its next step.
+    """
     try:
         yield
+    except dg.DagsterExecutionInterruptedError:
+        _received_interrupt["received"] = True
+        raise
     except BackupError as error:
         raise dg.Failure(
             description=str(error),

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.plan.objects import ErrorSource
 
 from homelab_pipelines.observability.alerts import PingEvent
 from homelab_pipelines.resources.alerts import AlertsResource
@@ -53,7 +55,11 @@ def alert_of_failure(alerts: AlertsResource, instance: dg.DagsterInstance, run: 
     """Tell that a run failed, which steps and checks, and why; what could not be delivered."""
     checks = list(failed_checks(instance, run.run_id))
     entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    steps = [_failure_text(entry.dagster_event) for entry in entries if entry.dagster_event is not None]
+    events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+    # What was only interrupted is told by how the run was broken off.
+    steps = [
+        _failure_text(event) for event in events if event.step_failure_data.error_source is not ErrorSource.INTERRUPT
+    ]
     # A blocking check fails its step as well, with its name alone; the check itself says why.
     causes = [*(each for each in steps if not (checks and "blocking asset check" in each)), *checks]
     body = "\n\n".join(causes) or broken_off(instance, run.run_id)
@@ -97,8 +103,12 @@ def broken_off(instance: dg.DagsterInstance, run_id: str) -> str:
             continue
         if event.is_run_failure:
             # None where the run was marked as failed from outside, whatever the type of job_failure_data says.
-            error = getattr(event.event_specific_data, "error", None)
-            said = f"{said} ({event.message})" if error is None else str(error.message)
+            data = event.event_specific_data
+            error = getattr(data, "error", None)
+            if getattr(data, "failure_reason", None) is RunFailureReason.UNEXPECTED_TERMINATION:
+                said = f"its process was told to end: {event.message}"
+            else:
+                said = f"{said} ({event.message})" if error is None else str(error.message)
             break
         if event.is_engine_event and event.message:
             cause = event.engine_event_data.error

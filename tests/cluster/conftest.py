@@ -146,7 +146,7 @@ def write_overlay(folder: Path, literals: Mapping[str, str], aliases: list[str],
     settings["run_monitoring"] |= {
         "poll_interval_seconds": 2,
         "free_slots_after_run_end_seconds": 1,
-        "start_timeout_seconds": 40,
+        "start_timeout_seconds": 90,
     }
     network = {"hostNetwork": True, "hostAliases": [{"ip": "127.0.0.1", "hostnames": aliases}]}
     launcher = settings["run_launcher"]["config"]["launchers"]["kubernetes"]["config"]
@@ -237,7 +237,12 @@ def deployed(kubernetes: Cluster, imported_image: str, tmp_path_factory: pytest.
         folder / "house",
         peer,
         ["photos"],
-        {"backups": {"targets": targets}, "alerts": {"to": [{"file": "secrets/alerts"}]}},
+        {
+            "backups": {"targets": targets},
+            "alerts": {"to": [{"file": "secrets/alerts"}]},
+            # Faults are made while a backup waits for a table that the test holds.
+            "databases": {"main": {"lock_wait": "15m"}},
+        },
     )
     port, storage_port, storage = free_port(), free_port(), "storage-" + os.urandom(12).hex()
     aliases = ["homelab-postgres", "homelab-code", "homelab-webserver"]

@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from homelab_pipelines.local_deployment import Deployment, launch, run_state, running
+from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state, running
 from tests.integration.house import REPOSITORY, House, fill, locked_table
 from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresPeer
@@ -182,6 +182,29 @@ def test_worker_killed_run_fails_soon_gives_its_pool_back_and_is_started_again(u
     assert alert.startswith("homelab: nightly_backup failed\n")
     assert f"database_backup__{up.photos}: " in alert and "SIGKILL" in alert, "the step and the cause"
     assert up.wait(up.started_again(run_id)) == "SUCCESS"
+
+
+def test_worker_told_to_end_does_so_at_once_with_a_reason_and_is_started_again(up: Up, peer: PostgresPeer) -> None:
+    """Dagster would take SIGTERM for a failure of the step, and start the step again by its retry policy."""
+    with locked_table(peer, up.photos) as come:
+        run_id = up.launch()
+        come()
+        os.kill(worker_of(up.instance, run_id), signal.SIGTERM)
+        assert up.wait(run_id, 20) == "FAILURE"
+    alert = up.alert(run_id)
+    assert "its process was told to end: " in alert and "Execution was interrupted unexpectedly" in alert, alert
+    assert up.wait(up.started_again(run_id)) == "SUCCESS"
+
+
+def test_run_ended_from_the_ui_is_cancelled_at_once(up: Up, peer: PostgresPeer) -> None:
+    mutation = """mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"""
+    with locked_table(peer, up.photos) as come:
+        run_id = up.launch()
+        come()
+        answer = graphql(up.deployment, mutation, {"id": run_id})["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess"
+        assert up.wait(run_id, 20) == "CANCELED"
+    assert claimed(up.instance) == set()
 
 
 def pooled_spans(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, float, float]]:
