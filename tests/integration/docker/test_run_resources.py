@@ -47,7 +47,7 @@ def instance(
     config = launcher_config(yaml.safe_load((REPOSITORY / "deploy/docker/dagster.yaml").read_text()))
     config |= {"image": IMAGE, "networks": [NETWORK], "env_vars": []}
     config["container_kwargs"].pop("volumes")
-    held = {"module": "homelab_pipelines.limited_containers", "class": "LimitedRunLauncher", "config": config}
+    held = {"module": "homelab_pipelines.docker_launcher", "class": "ContainerRunLauncher", "config": config}
     launcher = {
         "module": "homelab_pipelines.launchers",
         "class": "RoutingRunLauncher",
