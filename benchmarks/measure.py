@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +58,15 @@ def peak_bytes() -> int:
     if found is None:
         raise SystemExit("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
     return int(found[1]) * 1024
+
+
+def pss_bytes(pids: Iterable[int]) -> int:
+    """What processes hold together: memory that several share counts once (smaps_rollup in proc_pid_smaps(5))."""
+    kilobytes = 0
+    for pid in pids:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        kilobytes += int(found[1]) if found else 0
+    return kilobytes * 1024
 
 
 def timed(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> float:

@@ -14,12 +14,12 @@ SOCKET_PROXY_PORT = 2375
 _SECONDS = 10.0
 
 
-def code_server(port: int = CODE_SERVER_PORT) -> str:
+def code_server(port: int = CODE_SERVER_PORT, host: str = "127.0.0.1") -> str:
     """What is wrong with the code server, in words; empty when it serves."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
         # The name under which Dagster's server reports (dagster._grpc.server).
         request = health_pb2.HealthCheckRequest(service="DagsterApi")
         try:

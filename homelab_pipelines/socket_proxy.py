@@ -8,12 +8,14 @@ it came: it is parsed, judged, and written anew. `python -m homelab_pipelines.so
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,12 +25,15 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 T = TypeVar("T")
+LAUNCHERS = ("DockerRunLauncher", "ContainerRunLauncher")
+"""dagster_docker's launcher, and homelab_pipelines.docker_launcher's, which asks the engine for the same."""
 RUN_LABEL = "dagster/run_id"
 """dagster_docker puts it on every container of a run."""
 DEPLOYMENT_LABEL = "homelab/deployment"
 """dagster.yaml puts it there, so that two deployments on one engine cannot reach each other's containers."""
 PORT = 2375
 _SECONDS = 120.0
+_LOOK_SECONDS = 5.0
 _BODY_BYTES = 4 * 1024 * 1024
 _CHUNK = 64 * 1024
 _CONTAINER = re.compile(r"(?:/v1\.\d+)?/containers/([A-Za-z0-9][A-Za-z0-9_.-]*)/(json|start|stop|kill|wait|logs)")
@@ -132,12 +137,12 @@ class Rules:
 
 
 def launcher_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` of a dagster.yaml's DockerRunLauncher, also of one that another launcher holds. Raises ValueError."""
+    """`config` of a dagster.yaml's launcher for Docker, also of one that another launcher holds. Raises ValueError."""
     launcher = settings.get("run_launcher") or {}
     held = (launcher.get("config") or {}).get("launchers") or {}
-    found = [each for each in (launcher, *held.values()) if each.get("class") == "DockerRunLauncher"]
+    found = [each for each in (launcher, *held.values()) if each.get("class") in LAUNCHERS]
     if len(found) != 1:
-        raise ValueError(f"run_launcher must hold one DockerRunLauncher, and holds {len(found)}")
+        raise ValueError(f"run_launcher must hold one {' or '.join(LAUNCHERS)}, and holds {len(found)}")
     config: dict[str, Any] = found[0].setdefault("config", {})
     return config
 
@@ -192,6 +197,25 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.engine = engine
         self.rules = rules
+        self._looked = 0.0
+
+    def service_actions(self) -> None:
+        """End this process once Docker has made its socket anew: the one that is mounted here leads nowhere for ever.
+
+        A restart of Docker with live-restore does that, unless systemd keeps the socket. Docker then starts this
+        container again, with the socket that is there now.
+        """
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.settimeout(1.0)
+            try:
+                probe.connect(self.engine)
+            except ConnectionRefusedError:
+                sys.exit(
+                    f"nobody listens at {self.engine} any more: this container is started again for the new socket"
+                )
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state
+from homelab_pipelines.local_deployment import Deployment, DeploymentFailed, graphql, launch, run_state
 
 JOB = "nightly_backup"
 POOL = "postgres__main"
@@ -39,7 +39,14 @@ class Deployed:
 
     def wait(self, run_id: str, seconds: float = 120) -> str:
         """The status that a run ends with."""
-        until(lambda: run_state(self.web, run_id).ended, seconds, lambda: self.diagnostics(run_id))
+
+        def ended() -> bool:
+            try:
+                return run_state(self.web, run_id).ended
+            except (OSError, DeploymentFailed):  # its storage was restarted, or everything
+                return False
+
+        until(ended, seconds, lambda: self.diagnostics(run_id))
         return run_state(self.web, run_id).status
 
     def reasons(self, run_id: str) -> str:

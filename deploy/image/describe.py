@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -16,6 +17,8 @@ from urllib.parse import quote
 from homelab_pipelines.backup.programs import installations
 
 PACKAGE = "homelab-pipelines"
+PROGRAMS = Path("/opt/homelab/bin")
+SAYS_VERSION = {"kubectl": ("version", "--client"), "kompose": ("version",)}
 
 
 def python_components() -> list[dict[str, Any]]:
@@ -44,6 +47,21 @@ def system_components() -> list[dict[str, Any]]:
     ]
 
 
+def program_components(folder: Path) -> list[dict[str, Any]]:
+    """Every program in a folder, with the version that it says itself, where it does, and its SHA-256."""
+    components = []
+    for path in sorted(folder.iterdir()):
+        said = subprocess.run((str(path), *SAYS_VERSION.get(path.name, ("--version",))), capture_output=True, text=True)
+        found = re.search(r"\d+(\.\d+)+", said.stdout)
+        if path.name in SAYS_VERSION and found is None:
+            raise SystemExit(f"{path} does not run: {(said.stderr or said.stdout).strip()}")
+        version = found[0] if found else "unknown"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        made = component("application", path.name, version, f"pkg:generic/{quote(path.name)}@{quote(version)}", [])
+        components.append({**made, "hashes": [{"alg": "SHA-256", "content": digest}]})
+    return components
+
+
 def component(kind: str, name: str, version: str, purl: str, licences: list[dict[str, str]]) -> dict[str, Any]:
     """One part, as CycloneDX writes it (https://cyclonedx.org/docs/1.6/json/#components)."""
     made: dict[str, Any] = {"type": kind, "bom-ref": purl, "name": name, "version": version, "purl": purl}
@@ -66,6 +84,7 @@ def bill_of_materials() -> dict[str, Any]:
         "components": [
             *(each for each in python_components() if each["name"] != PACKAGE),
             *system_components(),
+            *program_components(PROGRAMS),
         ],
     }
 

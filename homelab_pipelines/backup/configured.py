@@ -16,7 +16,7 @@ from homelab_pipelines.backup.layout import ID_TIME, Source
 from homelab_pipelines.backup.manifest import BackupRecord
 from homelab_pipelines.backup.stores.addresses import store_for_target
 from homelab_pipelines.backup.stores.base import BackupStore
-from homelab_pipelines.inventory.databases import AtContainer, AtHost, AtPod, AtSocket, PostgresServer
+from homelab_pipelines.inventory.databases import AtContainer, AtHost, AtPod, AtSocket, PostgresServer, is_name
 from homelab_pipelines.inventory.loader import load, located
 from homelab_pipelines.inventory.model import Homelab
 from homelab_pipelines.inventory.names import instance_names
@@ -151,7 +151,7 @@ class ConfiguredBackups:
         remembered = self._read_remembered()
         known: dict[str, list[str]] = {}
         for name, server in self.homelab.databases.items():
-            literal = [pattern for pattern in server.include if not set(pattern) & set("*?[")]
+            literal = [pattern for pattern in server.include if is_name(pattern)]
             names = dict.fromkeys([*remembered.get(name, []), *literal])
             if names:
                 known[name] = [each for each in names if server.selects(each)]

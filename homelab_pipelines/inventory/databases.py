@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ GIB = 1024**3
 OWN_OF_THE_SERVER = "postgres"
 """The database that initdb makes (postgresql.org/docs/current/app-initdb.html). A server with no other is empty."""
 _MOST_NAMES = 8
+_Patterns = tuple[frozenset[str], tuple[str, ...]]
 AT_KINDS = {
     "host": "{host: main}",
     "socket": "{socket: /var/run/postgresql}",
@@ -142,8 +144,15 @@ class PostgresServer(Section):
 
     def selects(self, database_name: str) -> bool:
         """Whether include and exclude (fnmatch patterns, case-sensitive; exclude wins) choose this database."""
-        included = any(fnmatchcase(database_name, pattern) for pattern in self.include)
-        return included and not any(fnmatchcase(database_name, pattern) for pattern in self.exclude)
+        return _matches(database_name, self._included) and not _matches(database_name, self._excluded)
+
+    @cached_property
+    def _included(self) -> _Patterns:
+        return _split(self.include)
+
+    @cached_property
+    def _excluded(self) -> _Patterns:
+        return _split(self.exclude)
 
     def choice_findings(self, present: Sequence[str]) -> Iterator[Finding]:
         """What of include and exclude cannot be meant, on a server with the databases `present`; paths start here.
@@ -166,6 +175,22 @@ class PostgresServer(Section):
             yield Finding(("exclude",), message, have, about=(("include",), ("exclude",)))
 
 
+def is_name(pattern: str) -> bool:
+    """Whether a pattern of fnmatch matches nothing but itself."""
+    return not set(pattern) & set("*?[")
+
+
+def _split(patterns: Sequence[str]) -> _Patterns:
+    # A thousand databases may be named one by one: only real patterns are tried on every name.
+    names = frozenset(pattern for pattern in patterns if is_name(pattern))
+    return names, tuple(pattern for pattern in patterns if pattern not in names)
+
+
+def _matches(name: str, patterns: _Patterns) -> bool:
+    names, wild = patterns
+    return name in names or any(fnmatchcase(name, pattern) for pattern in wild)
+
+
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
@@ -177,7 +202,7 @@ def _pattern_findings(server: PostgresServer) -> Iterator[Finding]:
         hint = "remove the key to back up every database, or write patterns"
         yield Finding(("include",), "include: this chooses no database at all", hint, about=(("include",),))
     for index, pattern in enumerate(server.include):
-        literal = not set(pattern) & set("*?[")
+        literal = is_name(pattern)
         winner = next(
             (
                 each

