@@ -57,7 +57,7 @@ class KubernetesRunLauncher(K8sRunLauncher):
     def launch_run(self, context: LaunchRunContext) -> None:
         """Make a run's Job, and wait for an API server that does not answer. Raises ConnectionError after some minutes.
 
-        A Job of this run that is there already was made by another daemon, or by a request whose answer was lost.
+        A Job of this run that is there already was made by a request whose answer was lost.
         """
         deadline = time.monotonic() + 60 * _PATIENCE_MINUTES
         while True:
@@ -67,7 +67,7 @@ class KubernetesRunLauncher(K8sRunLauncher):
                 status = getattr(error.k8s_api_exception, "status", None)
                 if status != _CONFLICT:
                     raise
-                self._say(context.dagster_run, "The run has its Job already: another daemon was first.")
+                self._say(context.dagster_run, "The run has its Job already.")
                 return None
             except (DagsterK8sAPIRetryLimitExceeded, urllib3.exceptions.HTTPError) as error:
                 cause = getattr(error, "k8s_api_exception", error)

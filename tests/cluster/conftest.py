@@ -146,7 +146,7 @@ def write_overlay(folder: Path, literals: Mapping[str, str], aliases: list[str],
     settings["run_monitoring"] |= {
         "poll_interval_seconds": 2,
         "free_slots_after_run_end_seconds": 1,
-        "start_timeout_seconds": 90,
+        "start_timeout_seconds": 150,
     }
     network = {"hostNetwork": True, "hostAliases": [{"ip": "127.0.0.1", "hostnames": aliases}]}
     launcher = settings["run_launcher"]["config"]["launchers"]["kubernetes"]["config"]

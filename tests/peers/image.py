@@ -22,7 +22,7 @@ BUILD_SECONDS = 600
 def image(docker_engine: DockerPeer, tmp_path_factory: pytest.TempPathFactory) -> str:
     """deploy/Dockerfile, built on a base that debootstrap made. Downloads from Debian and PyPI, once a session."""
     import_base(docker_engine)
-    context = _context(tmp_path_factory.mktemp("context"))
+    context = build_context(tmp_path_factory.mktemp("context"))
     started = time.monotonic()
     # 13 is in no source that this base knows: a build without it must work, and say so.
     arguments = {"BASE": BASE, "POSTGRES_CLIENTS": "13 15", "POSTGRES_SERVERS": "", "REVISION": "a-revision"}
@@ -47,7 +47,7 @@ def image(docker_engine: DockerPeer, tmp_path_factory: pytest.TempPathFactory) -
     return DEPLOYED
 
 
-def _context(folder: Path) -> Path:
+def build_context(folder: Path) -> Path:
     """What the Dockerfile copies from a checkout, with the programs that it would compile among its tools."""
     without = shutil.ignore_patterns("__pycache__", ".env")
     for name in ("homelab_pipelines", "deploy"):

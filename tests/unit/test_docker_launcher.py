@@ -12,7 +12,10 @@ from homelab_pipelines.docker_launcher import how_it_ended
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"ExitCode": 137, "OOMKilled": True}, "needed more memory than its limit of 2.1 GB; next: raise memory in resources"),
+        (
+            {"ExitCode": 137, "OOMKilled": True},
+            "needed more memory than its limit of 2.1 GB; next: raise memory in resources",
+        ),
         ({"ExitCode": 137, "OOMKilled": False}, "was killed (SIGKILL): by hand, by Docker when it stopped, or"),
         ({"ExitCode": 143}, "was told to end (SIGTERM): by hand, or because Docker or the machine was stopped"),
         ({"ExitCode": 1}, "ended with status 1 before the run did"),
