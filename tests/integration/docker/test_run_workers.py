@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +17,8 @@ from homelab_pipelines.socket_proxy import Proxy, Rules
 from tests.peers.docker import IMAGE, DockerPeer
 
 pytestmark = pytest.mark.docker
-RULES = Rules("homelab", IMAGE, frozenset(), frozenset(), frozenset())
+DEPLOYMENT = "reaped"  # none that another test on this engine has
+RULES = Rules(DEPLOYMENT, IMAGE, frozenset(), frozenset(), frozenset())
 # What the instance says of each run: ended, goes on, or nothing.
 RUNS = {"ended": True, "goes-on": False}
 
@@ -27,11 +27,14 @@ RUNS = {"ended": True, "goes-on": False}
 def engine(docker_engine: DockerPeer) -> Iterator[DockerPeer]:
     """Containers of runs and others, each named as what there is to know of it."""
 
-    def make(name: str, run_id: str | None, deployment: str | None = "homelab", *command: str) -> None:
+    made: list[str] = []
+
+    def make(name: str, run_id: str | None, deployment: str | None = DEPLOYMENT, command: str = "true") -> None:
         labels = {"dagster/run_id": run_id, "homelab/deployment": deployment}
         given = [word for label, value in labels.items() if value for word in ("--label", f"{label}={value}")]
-        words = ("--name", name, "--network", "none", "--entrypoint", "/bin/sh", *given, IMAGE, "-c")
-        docker_engine.docker("run", "--detach", *words, *(command or ("true",)))
+        words = ("--name", name, "--network", "none", "--entrypoint", "/bin/sh", *given, IMAGE, "-c", command)
+        docker_engine.docker("run", "--detach", *words)
+        made.append(name)
 
     make("finished", "ended")
     make("finished-of-no-run", "forgotten")
@@ -39,13 +42,10 @@ def engine(docker_engine: DockerPeer) -> Iterator[DockerPeer]:
     make("of-another-deployment", "ended", "another")
     make("of-no-deployment", "ended", None)
     make("no-run", None)
-    make("still-running", "ended", "homelab", "while :; do :; done")
-    deadline = time.monotonic() + 20
-    while docker_engine.docker("ps", "--quiet", "--filter", "status=running").count("\n") > 0:
-        assert time.monotonic() < deadline, "the containers do not end"
-        time.sleep(0.2)
+    docker_engine.docker("wait", *made)
+    make("still-running", "ended", command="/bin/busybox sleep 600")
     yield docker_engine
-    docker_engine.docker("rm", "--force", *docker_engine.containers())
+    docker_engine.docker("rm", "--force", *(set(made) & set(docker_engine.containers())))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def proxy(engine: DockerPeer) -> Iterator[str]:
 
 def reaped(address: str, older_than: timedelta = timedelta(0), dry_run: bool = False) -> Reaped:
     now = datetime.now(UTC) + timedelta(seconds=1)
-    return reap([DockerWorkers("homelab", address)], RUNS.get, older_than, now, dry_run)
+    return reap([DockerWorkers(DEPLOYMENT, address)], RUNS.get, older_than, now, dry_run)
 
 
 def named(done: Reaped) -> tuple[set[str], dict[str, str]]:
@@ -93,7 +93,7 @@ def test_only_finished_containers_of_ended_runs_of_this_deployment_go(
 
 
 def test_engine_that_does_not_answer_is_an_error_and_not_nothing() -> None:
-    with pytest.raises(HousekeepingError, match="listing the run containers of homelab"):
+    with pytest.raises(HousekeepingError, match="listing the run containers of reaped"):
         reaped("tcp://127.0.0.1:1")
 
 

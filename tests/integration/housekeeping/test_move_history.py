@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import sqlalchemy as db
-from dagster._core.events import DagsterEventType
+from dagster._core.events import DagsterEventType, StepMaterializationData
 from dagster._core.test_utils import create_run_for_test
 from psycopg.conninfo import make_conninfo
 
@@ -310,6 +310,41 @@ def test_from_one_postgresql_to_another_it_goes_with_pg_dump(
             assert len(new.get_runs()) == 4
     finally:
         peer.drop_database(other.name)
+
+
+def test_events_of_runs_at_the_same_time_keep_both_their_orders(storage: FreshDatabase, tmp_path: Path) -> None:
+    """Of each run as it logged them, and of an asset as its events came, from whichever run."""
+    key = dg.AssetKey("both")
+
+    def say(instance: dg.DagsterInstance, run: dg.DagsterRun, number: int) -> None:
+        instance.report_engine_event(f"before {number}", run)
+        made = dg.AssetMaterialization(key, metadata={"number": number})
+        event = dg.DagsterEvent(
+            DagsterEventType.ASSET_MATERIALIZATION.value,
+            run.job_name,
+            event_specific_data=StepMaterializationData(made),
+        )
+        instance.report_dagster_event(event, run.run_id)
+        instance.report_engine_event(f"after {number}", run)
+
+    with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "home/dagster"))) as old:
+        runs = [create_run_for_test(old, "job", status=dg.DagsterRunStatus.SUCCESS) for _ in range(3)]
+        turns = [0, 1, 0, 2, 2, 1, 0, 1, 0]
+        for number, turn in enumerate(turns):
+            say(old, runs[turn], number)
+        move_history(SqliteStorage.of(tmp_path / "home/dagster"), url_of(storage), lambda *_: None)
+        with dg.DagsterInstance.from_config(str(settings_of(tmp_path / "new", storage))) as new:
+            assert seen(new) == seen(old)
+            made = new.fetch_materializations(key, 100, ascending=True).records
+            numbers = [
+                each.asset_materialization.metadata["number"].value for each in made if each.asset_materialization
+            ]
+            assert numbers == list(range(len(turns)))
+            for turn, run in enumerate(runs):
+                said = [each.get_dagster_event().message for each in new.all_logs(run.run_id)]
+                engine = [text for text in said if text is not None and text.startswith(("before", "after"))]
+                mine = [number for number, each in enumerate(turns) if each == turn]
+                assert engine == [text for number in mine for text in (f"before {number}", f"after {number}")]
 
 
 @pytest.fixture
