@@ -59,23 +59,28 @@ class KubernetesRunLauncher(K8sRunLauncher):
 
         A Job of this run that is there already was made by a request whose answer was lost.
         """
-        deadline = time.monotonic() + 60 * _PATIENCE_MINUTES
+        deadline, away = time.monotonic() + 60 * _PATIENCE_MINUTES, False
         while True:
             try:
                 return super().launch_run(context)
-            except DagsterK8sUnrecoverableAPIError as error:
-                status = getattr(error.k8s_api_exception, "status", None)
-                if status != _CONFLICT:
-                    raise
-                self._say(context.dagster_run, "The run has its Job already.")
-                return None
-            except (DagsterK8sAPIRetryLimitExceeded, urllib3.exceptions.HTTPError) as error:
+            except (
+                DagsterK8sAPIRetryLimitExceeded,
+                DagsterK8sUnrecoverableAPIError,
+                urllib3.exceptions.HTTPError,
+            ) as error:
                 cause = getattr(error, "k8s_api_exception", error)
+                if getattr(cause, "status", None) == _CONFLICT:
+                    self._say(context.dagster_run, "The run has its Job already.")
+                    return None
+                # One that has just come back refuses everybody for a moment, until it knows the roles again.
+                if isinstance(error, DagsterK8sUnrecoverableAPIError) and not away:
+                    raise
                 if time.monotonic() > deadline:
                     raise ConnectionError(
                         f"the API server of the cluster did not answer for {_PATIENCE_MINUTES} minutes: {cause}\n"
                         "  next: kubectl get nodes; then start the run again from the UI"
                     ) from error
+                away = True
                 self._say(context.dagster_run, f"The API server of the cluster does not answer; trying again: {cause}")
                 time.sleep(2.0)
 
@@ -88,15 +93,16 @@ class KubernetesRunLauncher(K8sRunLauncher):
         health: CheckRunHealthResult = super().check_run_worker_health(run)
         name, _ = self._job_of(run)
         # An API server that does not answer is unknown, too; then the text is the error's.
-        if health.status is WorkerStatus.UNKNOWN and health.msg == f"Job {name} could not be found":
-            said = f"the run's job {name} is gone: it was deleted while the run was under way"
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, said)
-        if health.status is not WorkerStatus.FAILED:
+        is_gone = health.status is WorkerStatus.UNKNOWN and health.msg == f"Job {name} could not be found"
+        if health.status is not WorkerStatus.FAILED and not is_gone:
             return health
         pods = self._pods_of(run)
-        if any(_is_ending(pod) for pod in pods):
+        if any(_is_alive(pod) for pod in pods):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "its pod was told to end")
-        return CheckRunHealthResult(WorkerStatus.FAILED, self._why_ended(run, pods))
+        if pods or not is_gone:
+            return CheckRunHealthResult(WorkerStatus.FAILED, self._why_ended(run, pods))
+        said = f"the run's job {name} is gone: it was deleted while the run was under way"
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, said)
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """What is known of a run's pod. Ends the Job of a run that has not started in time, or does not end.
@@ -204,10 +210,14 @@ def _next(status: Any) -> str:
     return f"\n  next: bring image {status.image} to the node, on K3s: k3s ctr images import; then start the run again"
 
 
-def _is_ending(pod: V1Pod) -> bool:
-    """Whether a pod was deleted and has time left to end by itself: until its deletionTimestamp."""
+def _is_alive(pod: V1Pod) -> bool:
+    """Whether a pod has not ended, and, if it was deleted, still has time to: until its deletionTimestamp."""
     deadline = pod.metadata.deletion_timestamp
-    return deadline is not None and _terminated(pod) is None and datetime.now(UTC) < deadline
+    return (
+        _terminated(pod) is None
+        and pod.status.phase == "Running"
+        and (deadline is None or datetime.now(UTC) < deadline)
+    )
 
 
 def _ended_by_itself(pod: V1Pod) -> bool:

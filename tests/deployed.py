@@ -65,6 +65,12 @@ class Deployed:
         limit = graphql(self.web, query, {"key": POOL})["instance"]["concurrencyLimit"]
         return {slot["runId"] for slot in limit["claimedSlots"]}
 
+    def unfinished(self) -> list[str]:
+        """The runs that wait or are under way."""
+        query = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+            ... on Runs { results { runId } } } }"""
+        return [run["runId"] for run in graphql(self.web, query)["runsOrError"]["results"]]
+
     def runs_with(self, tag: str, value: str) -> list[str]:
         """The runs that have a tag, newest first."""
         query = """query ($key: String!, $value: String!) { runsOrError(filter: {tags: [{key: $key, value: $value}]}) {
