@@ -38,15 +38,15 @@ from homelab_pipelines.schedules.nightly_backup import JOB
 
 DATABASES = (10, 100, 1_000)
 LOAD_SECONDS = 3.0
-"""Promised for the largest of these: definitions and their description, after the import."""
+"""Promised for the largest of these, after the import: until the code server serves, and until it has described all."""
 FIRST_STEP_SECONDS = 5.0
 """Promised from the launch of a thin run under Docker to its first step."""
 PER_DATABASE = 1.2
 """Growth no worse than linear: with ten times the databases at most ten times the seconds, and this much for noise."""
-# What a run does until its first step, by the event that ends each part (dagster._core.events.DagsterEventType).
+# What a run does until its first step, by the event that ends each part (DagsterEventType of its GraphQL).
 PARTS = (
-    ("PIPELINE_STARTING", "in the queue"),
-    ("PIPELINE_START", "start of process or container, import, load"),
+    ("RUN_STARTING", "in the queue"),
+    ("RUN_START", "start of process or container, import, load"),
     ("STEP_START", "plan, resources"),
 )
 _UNTIL_IDLE = 20.0
@@ -198,13 +198,14 @@ def until_first_step(web: Deployment, run_id: str) -> dict[str, float]:
 
 def goals(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     """Each goal: its name, what was measured, what was promised, whether it was reached."""
-    loads = {
-        int(count): each["definitions_seconds"] + each["snapshot_seconds"] for count, each in found["load"].items()
-    }
-    most, fewer = max(loads), sorted(loads)[-2]
-    growth = loads[most] / loads[fewer] / (most / fewer)
+    served = {int(count): each["definitions_seconds"] for count, each in found["load"].items()}
+    described = {int(count): served[int(count)] + each["snapshot_seconds"] for count, each in found["load"].items()}
+    most, fewer = max(served), sorted(served)[-2]
+    growth = described[most] / described[fewer] / (most / fewer)
+    limit = f"< {LOAD_SECONDS:.0f}"
     rows = [
-        (f"load with {most} databases, s", f"{loads[most]:.2f}", f"< {LOAD_SECONDS:.0f}", loads[most] < LOAD_SECONDS),
+        (f"{most} databases, until served, s", f"{served[most]:.2f}", limit, served[most] < LOAD_SECONDS),
+        (f"{most} databases, until described, s", f"{described[most]:.2f}", limit, described[most] < LOAD_SECONDS),
         (f"seconds a database, {most} to {fewer}", f"{growth:.2f}", f"≤ {PER_DATABASE}", growth <= PER_DATABASE),
     ]
     if under := found["launchers"].get("docker"):
