@@ -73,8 +73,8 @@ def measure_load(count: int, folder: Path, rounds: int) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
-def write_inventory(path: Path, server: dict[str, Any]) -> None:
-    """An inventory with one server, and a folder beside it as its target."""
+def write_inventory(path: Path, server: dict[str, Any], **more: Any) -> None:
+    """An inventory with one server, a folder beside it as its target, and more sections."""
     (path.parent / "nas").mkdir(exist_ok=True)
     target = {"directory": str(path.parent / "nas"), "keep": {"last": 2}}
     backups = {"targets": {"nas": target}}
@@ -124,7 +124,8 @@ def docker(folder: Path) -> Iterator[Launcher]:
         Path(password["file"]).write_text("only-for-the-benchmark")
         write_inventory(
             inventory,
-            {"at": {"host": "postgres"}, "user": "dagster", "password": password, "include": ["dagster"]},
+            {"at": {"host": "storage"}, "user": "dagster", "password": password, "include": ["dagster"]},
+            hosts={"storage": {"address": "postgres"}},  # the container's name, which is no address by itself
         )
         os.chown(Path(root, "nas"), user_id(inventory), -1)
         homelab = str(Path(sys.executable).parent / "homelab")

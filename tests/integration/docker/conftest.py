@@ -142,7 +142,7 @@ class Compose:
         receiver = self.receiver
         return str(until(lambda: receiver.alerts(run_id), 60, lambda: f"no alert: {receiver.requests}")[0])
 
-    def wait(self, run_id: str, seconds: float = 120) -> str:
+    def wait(self, run_id: str, seconds: float = 240) -> str:
         """The status that a run ends with."""
 
         def ended() -> bool:
