@@ -76,13 +76,9 @@ def measure_load(count: int, folder: Path, rounds: int) -> dict[str, float]:
 def write_inventory(path: Path, server: dict[str, Any], **more: Any) -> None:
     """An inventory with one server, a folder beside it as its target, and more sections."""
     (path.parent / "nas").mkdir(exist_ok=True)
-    target = {"directory": str(path.parent / "nas"), "keep": {"last": 2}}
-    backups = {"targets": {"nas": target}}
-    path.write_text(
-        yaml.safe_dump(
-            {"homelab": "benchmark", "databases": {"main": {"kind": "postgres", **server}}, "backups": backups}
-        )
-    )
+    databases = {"main": {"kind": "postgres", **server}}
+    backups = {"targets": {"nas": {"directory": str(path.parent / "nas"), "keep": {"last": 2}}}}
+    path.write_text(yaml.safe_dump({"homelab": "benchmark", "databases": databases, "backups": backups, **more}))
 
 
 @contextmanager
