@@ -38,15 +38,15 @@ from homelab_pipelines.schedules.nightly_backup import JOB
 
 DATABASES = (10, 100, 1_000)
 LOAD_SECONDS = 3.0
-"""Promised for the largest of these: definitions and their description, after the import."""
+"""Promised for the largest of these, after the import: until the code server serves, and until it has described all."""
 FIRST_STEP_SECONDS = 5.0
 """Promised from the launch of a thin run under Docker to its first step."""
 PER_DATABASE = 1.2
 """Growth no worse than linear: with ten times the databases at most ten times the seconds, and this much for noise."""
-# What a run does until its first step, by the event that ends each part (dagster._core.events.DagsterEventType).
+# What a run does until its first step, by the event that ends each part (DagsterEventType of its GraphQL).
 PARTS = (
-    ("PIPELINE_STARTING", "in the queue"),
-    ("PIPELINE_START", "start of process or container, import, load"),
+    ("RUN_STARTING", "in the queue"),
+    ("RUN_START", "start of process or container, import, load"),
     ("STEP_START", "plan, resources"),
 )
 _UNTIL_IDLE = 20.0
@@ -73,16 +73,12 @@ def measure_load(count: int, folder: Path, rounds: int) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in found) for name in found[0]}
 
 
-def write_inventory(path: Path, server: dict[str, Any]) -> None:
-    """An inventory with one server, and a folder beside it as its target."""
+def write_inventory(path: Path, server: dict[str, Any], **more: Any) -> None:
+    """An inventory with one server, a folder beside it as its target, and more sections."""
     (path.parent / "nas").mkdir(exist_ok=True)
-    target = {"directory": str(path.parent / "nas"), "keep": {"last": 2}}
-    backups = {"targets": {"nas": target}}
-    path.write_text(
-        yaml.safe_dump(
-            {"homelab": "benchmark", "databases": {"main": {"kind": "postgres", **server}}, "backups": backups}
-        )
-    )
+    databases = {"main": {"kind": "postgres", **server}}
+    backups = {"targets": {"nas": {"directory": str(path.parent / "nas"), "keep": {"last": 2}}}}
+    path.write_text(yaml.safe_dump({"homelab": "benchmark", "databases": databases, "backups": backups, **more}))
 
 
 @contextmanager
@@ -124,7 +120,8 @@ def docker(folder: Path) -> Iterator[Launcher]:
         Path(password["file"]).write_text("only-for-the-benchmark")
         write_inventory(
             inventory,
-            {"at": {"host": "postgres"}, "user": "dagster", "password": password, "include": ["dagster"]},
+            {"at": {"host": "storage"}, "user": "dagster", "password": password, "include": ["dagster"]},
+            hosts={"storage": {"address": "postgres"}},  # the container's name, which is no address by itself
         )
         os.chown(Path(root, "nas"), user_id(inventory), -1)
         homelab = str(Path(sys.executable).parent / "homelab")
@@ -198,13 +195,14 @@ def until_first_step(web: Deployment, run_id: str) -> dict[str, float]:
 
 def goals(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     """Each goal: its name, what was measured, what was promised, whether it was reached."""
-    loads = {
-        int(count): each["definitions_seconds"] + each["snapshot_seconds"] for count, each in found["load"].items()
-    }
-    most, fewer = max(loads), sorted(loads)[-2]
-    growth = loads[most] / loads[fewer] / (most / fewer)
+    served = {int(count): each["definitions_seconds"] for count, each in found["load"].items()}
+    described = {int(count): served[int(count)] + each["snapshot_seconds"] for count, each in found["load"].items()}
+    most, fewer = max(served), sorted(served)[-2]
+    growth = described[most] / described[fewer] / (most / fewer)
+    limit = f"< {LOAD_SECONDS:.0f}"
     rows = [
-        (f"load with {most} databases, s", f"{loads[most]:.2f}", f"< {LOAD_SECONDS:.0f}", loads[most] < LOAD_SECONDS),
+        (f"{most} databases, until served, s", f"{served[most]:.2f}", limit, served[most] < LOAD_SECONDS),
+        (f"{most} databases, until described, s", f"{described[most]:.2f}", limit, described[most] < LOAD_SECONDS),
         (f"seconds a database, {most} to {fewer}", f"{growth:.2f}", f"≤ {PER_DATABASE}", growth <= PER_DATABASE),
     ]
     if under := found["launchers"].get("docker"):

@@ -37,7 +37,7 @@ class Deployed:
         """Put a run of the nightly job into the queue; its id."""
         return launch(self.web, JOB, tags)
 
-    def wait(self, run_id: str, seconds: float = 120) -> str:
+    def wait(self, run_id: str, seconds: float = 240) -> str:
         """The status that a run ends with."""
 
         def ended() -> bool:
