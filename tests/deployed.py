@@ -80,5 +80,5 @@ class Deployed:
 
     def retry_of(self, run_id: str) -> str:
         """The run that Dagster started again for one that died."""
-        found = until(lambda: self.runs_with("dagster/parent_run_id", run_id), 60, lambda: self.diagnostics(run_id))
+        found = until(lambda: self.runs_with("dagster/parent_run_id", run_id), 180, lambda: self.diagnostics(run_id))
         return str(found[0])
