@@ -21,8 +21,10 @@ from tests.cluster.conftest import READY_SECONDS, THERE, OnCluster
 from tests.deployed import POOL, until
 from tests.integration.house import locked_table
 from tests.peers.kubernetes.cluster import FIRST_NODE
+from tests.peers.kubernetes.node import Node
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.postgres]
+SECOND = "node-2"
 TOLD_TO_END = "Execution was interrupted unexpectedly"
 
 
@@ -227,3 +229,52 @@ def test_two_daemons_by_mistake_launch_nothing_twice_and_fail_nothing(deployed: 
     finally:
         deployed.kubectl("scale", "deployment/homelab-daemon", "--replicas=1")
     nothing_left(deployed)
+
+
+@pytest.fixture
+def second_node(deployed: OnCluster) -> Iterator[Node]:
+    """A second node, where alone pods may go until a test opens the first one again."""
+    cluster = deployed.cluster
+    node = cluster.start_node(SECOND)
+    cluster.kubectl("cordon", FIRST_NODE)
+    yield node
+    cluster.kubectl("uncordon", FIRST_NODE)
+    node.kill()
+    cluster.kubectl("delete", f"node/{SECOND}", "--ignore-not-found")
+
+
+def test_drain_waits_for_a_run_and_a_tainted_node_loses_it_with_a_reason(
+    deployed: OnCluster, second_node: Node
+) -> None:
+    with waiting_run(deployed) as (run_id, pod):
+        deployed.cluster.kubectl("uncordon", FIRST_NODE)
+        name = pod["metadata"]["name"]
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "homelab"}}
+        path = f"/api/v1/namespaces/homelab/pods/{name}/eviction"
+        asked = ("create", f"--raw={path}", "--filename=-")
+        refused = deployed.cluster.try_kubectl(*asked, stdin=json.dumps(eviction))
+        assert "Cannot evict pod as it would violate the pod's disruption budget" in refused.stderr
+        deployed.cluster.kubectl("taint", "node", SECOND, "broken=yes:NoExecute")
+        ends(deployed, run_id, TOLD_TO_END, seconds=120)
+    goes_on(deployed, run_id)
+
+
+@pytest.mark.parametrize("end", ["power cut", "kubelet stopped"])
+def test_node_gone_fails_its_run_naming_the_node_and_it_is_started_on_another(
+    deployed: OnCluster, second_node: Node, end: str
+) -> None:
+    with waiting_run(deployed) as (run_id, pod):
+        assert pod["spec"]["nodeName"] == SECOND
+        deployed.cluster.kubectl("uncordon", FIRST_NODE)
+        if end == "power cut":
+            second_node.kill()
+        else:
+            second_node.stop_kubelet()
+        ends(deployed, run_id, f"its node {SECOND} was given up", seconds=180)
+    again = deployed.retry_of(run_id)
+    assert deployed.wait(again, 180) == "SUCCESS", deployed.diagnostics(again)
+    [other] = deployed.pods_of(again)
+    assert other["spec"]["nodeName"] == FIRST_NODE
+    if end == "kubelet stopped":
+        second_node.kubelet.start()
+        nothing_left(deployed)
