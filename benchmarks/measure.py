@@ -64,7 +64,11 @@ def pss_bytes(pids: Iterable[int]) -> int:
     """What processes hold together: memory that several share counts once (smaps_rollup in proc_pid_smaps(5))."""
     kilobytes = 0
     for pid in pids:
-        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a health check that has ended since it was listed
+        found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
         kilobytes += int(found[1]) if found else 0
     return kilobytes * 1024
 
