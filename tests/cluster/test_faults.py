@@ -147,7 +147,7 @@ def test_image_missing_fails_the_run_naming_it_and_leaves_no_pod(deployed: OnClu
     node.ctr("images", "rm", name)
     try:
         run_id = deployed.launch()
-        ends(deployed, run_id, f"bring image {imported_image} to the node", seconds=150)
+        ends(deployed, run_id, f"bring image {imported_image} to the node", seconds=210)
         until(lambda: not deployed.pods_of(run_id), 30, deployed.diagnostics)
     finally:
         node.ctr("images", "tag", "docker.io/library/aside:1", name)
