@@ -22,7 +22,7 @@ def test_password_never_stands_in_arguments(place: Direct | InContainer | InPod)
 def test_pod_command_names_context_namespace_and_container() -> None:
     connection = Connection("main", InPod("postgres-0", "db", context="home", container="server"))
     assert connection.command("pg_dump", "--version", server_major=17).arguments == (
-        *("kubectl", "--context", "home", "exec", "--stdin", "--namespace", "db", "postgres-0"),
+        *("kubectl", "--context", "home", "exec", "--namespace", "db", "--stdin", "postgres-0"),
         *("--container", "server", "--", "pg_dump", "--version"),
     )
 
