@@ -73,8 +73,8 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return kilobytes * 1024
 
 
-def timed(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
-    """Seconds that a program takes; its output is thrown away. Ends the benchmark when it fails."""
+def timed(arguments: Sequence[str], environment: Mapping[str, str] | None = None, status: int = 0) -> float:
+    """Seconds that a program takes; its output is thrown away. Ends the benchmark at another exit status."""
     started = time.monotonic()
     done = subprocess.run(
         arguments,
@@ -85,8 +85,8 @@ def timed(arguments: Sequence[str], environment: Mapping[str, str] | None = None
         check=False,
     )
     seconds = time.monotonic() - started
-    if done.returncode != 0:
-        raise SystemExit(f"{arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+    if done.returncode != status:
+        raise SystemExit(f"{arguments[0]} ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
     return seconds
 
 

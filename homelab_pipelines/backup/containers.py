@@ -49,9 +49,9 @@ def _image_of_pod(place: InPod) -> str | None:
     try:
         done = subprocess.run(place.get(), capture_output=True, text=True, timeout=_DOCKER_SECONDS, check=False)
         statuses = json.loads(done.stdout)["status"]["containerStatuses"]
+        status = next((each for each in statuses if each["name"] == place.container), statuses[0])
     except (OSError, subprocess.TimeoutExpired, ValueError, LookupError):
         return None
-    status = next((each for each in statuses if each["name"] == place.container), statuses[0])
     # By digest, if it came from a registry; a name alone is what somebody loaded into the node.
     return str(status["imageID"] if "@" in status["imageID"] else status["image"])
 

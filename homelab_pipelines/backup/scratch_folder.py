@@ -128,6 +128,7 @@ def _remove(folder: Path, lock: int) -> None:
     remove_companion(folder)
     shutil.rmtree(folder, ignore_errors=True)
     os.close(lock)
-    # Again, for NFS keeps an open file under another name, and its folder with it. A sweep that comes before the end,
-    # and makes the lock's file anew, removes the same.
-    shutil.rmtree(folder, ignore_errors=True)
+    # NFS keeps an open file under another name, and its folder with it, until now. Only when it is empty: its maker may
+    # have come after the lock's file was removed, and have made and taken a new one.
+    with suppress(OSError):
+        folder.rmdir()

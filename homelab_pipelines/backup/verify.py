@@ -59,11 +59,15 @@ class ScratchChoice:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A server to restore into; `shared` when others live on it, so that its roles are left alone."""
+    """A server to restore into; `shared` when others live on it, so that its roles are left alone.
+
+    `instead_of` says why each better way was not possible.
+    """
 
     connection: Connection
     label: str
     shared: bool = False
+    instead_of: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -93,13 +97,13 @@ def scratch(manifest: Manifest, choice: ScratchChoice) -> Iterator[Scratch]:
                 except VerificationImpossible as error:
                     tried.append(f"container: {error.what}: {error.why} ({error.next_step})")
                 else:
-                    yield Scratch(connection, f"container of {image}")
+                    yield Scratch(connection, f"container of {image}", instead_of=tuple(tried))
                     return
     if choice.method in ("auto", "server"):
         if choice.server is None:
             tried.append("server: none is named; set verify.server of this server in homelab.yaml")
         else:
-            yield Scratch(choice.server, f"scratch database on {choice.server}", shared=True)
+            yield Scratch(choice.server, f"scratch database on {choice.server}", True, tuple(tried))
             return
     raise VerificationImpossible(
         f"finding a scratch server for {manifest.source} (PostgreSQL {manifest.server_version})",
@@ -240,10 +244,12 @@ _FAULTS_OF_THE_MACHINE = (
     (r"out of memory|out of shared memory|Cannot allocate memory",
      "give the scratch server more memory, or set verify.method of this server in homelab.yaml"),
     (r"is not supported (in|by) this (build|installation)|was not (built|compiled) with"
-     r"|shared_preload_libraries|can only create extension in database"
-     r"|could not open extension control file|extension \S+ is not available"
+     r"|shared_preload_libraries|could not open extension control file|extension \S+ is not available"
      r"|could not access file|could not load library|has no installation script nor update path",
      "install server programs that have it, or set verify.image of this server in homelab.yaml"),
+    # pg_cron serves one database of a server, that of cron.database_name; a restore is tried under another name.
+    (r'can only create extension in database|unrecognized configuration parameter "cron\.',
+     "nothing here can prove this database as long as pg_cron is in it: move it to another database of the server"),
 )  # fmt: skip
 
 
@@ -287,7 +293,7 @@ def _try_database(
     return {
         "result": "different" if result.differences else "equal",
         "differences": result.differences,
-        "notes": result.notes,
+        "notes": [*(f"not restored here: {why}" for why in server.instead_of), *result.notes],
         "restore_seconds": round(result.seconds, 3),
         "compare_seconds": round(result.compare_seconds, 3),
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from homelab_pipelines.backup.connection import InPod
+from homelab_pipelines.backup.containers import image_of
 from tests.peers.docker import IMAGE as POSTGRES
 from tests.peers.docker import DockerPeer
 from tests.peers.kubernetes.cluster import FIRST_NODE, Cluster
@@ -101,6 +104,24 @@ def test_pod_with_its_own_network_answers_exec_and_its_neighbour(kubernetes: Clu
     address = kubernetes.get("pod/server", f"--namespace={namespace}")["status"]["podIP"]
     asks = pod_spec(f"nc -w 5 {address} 80 </dev/null", host_network=False)
     assert run_job(kubernetes, namespace, "neighbour", asks) == "answer\n"
+
+
+def test_image_of_a_source_in_a_pod_is_what_the_pod_runs(
+    kubernetes: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = pod_spec("sleep 600", host_network=False)
+    [container] = spec["containers"]
+    kubernetes.apply(pod("database", namespace, spec))
+    kubernetes.wait_for("condition=Ready", "pod/database", f"--namespace={namespace}")
+    monkeypatch.setenv("PATH", str(kubernetes.programs), prepend=os.pathsep)
+    monkeypatch.setenv("KUBECONFIG", str(kubernetes.kubeconfig))
+    assert image_of(InPod("database", namespace)) == container["image"]
+    assert image_of(InPod("database", namespace, container=container["name"])) == container["image"]
+    assert image_of(InPod("nobody", namespace)) is None
+    unscheduled = pod_spec("sleep 600", host_network=False)
+    unscheduled["nodeSelector"] = {"no": "such-node"}
+    kubernetes.apply(pod("waiting", namespace, unscheduled))
+    assert image_of(InPod("waiting", namespace)) is None
 
 
 def test_secret_is_mounted_and_stands_in_the_environment(kubernetes: Cluster, namespace: str) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -17,8 +18,11 @@ import psutil
 import pytest
 
 from homelab_pipelines.backup import evidence
+from homelab_pipelines.backup import verify as verify_module
 from homelab_pipelines.backup.errors import CaptureFailed, SourceRefused, StoreUnavailable, VerificationImpossible
-from homelab_pipelines.backup.local_server import SCRATCH_SUPERUSER
+from homelab_pipelines.backup.local_server import SCRATCH_SUPERUSER, persistent_server, scratch_server
+from homelab_pipelines.backup.programs import available_extensions, server_for
+from homelab_pipelines.backup.scratch_folder import scratch_folder
 from homelab_pipelines.backup.session import Session
 from homelab_pipelines.backup.stores.base import Writer
 from homelab_pipelines.backup.stores.directory import DirectoryStore
@@ -29,6 +33,7 @@ from tests.peers import missing
 from tests.peers.postgres import PostgresPeer
 
 pytestmark = pytest.mark.postgres
+PASSWORD = "of-a-server-of-its-own"
 
 
 def kill_first(wanted: Callable[[psutil.Process], bool]) -> threading.Thread:
@@ -100,6 +105,29 @@ def test_verification_on_a_full_disk_says_nothing_of_the_backup(
     finally:
         subprocess.run(("umount", "--lazy", str(small)), check=False)
         small.rmdir()
+
+
+@pytest.mark.parametrize("preloaded", [False, True], ids=["bare server", "server with pg_cron"])
+def test_extension_that_ties_itself_to_one_database_says_nothing_of_the_backup(
+    nas: DirectoryStore, preloaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation = server_for(15)
+    if "pg_cron" not in available_extensions(installation):
+        missing("pg_cron is not installed (apt install postgresql-15-cron)")
+    loaded = {"shared_preload_libraries": "pg_cron", "cron.database_name": "app"}
+    with scratch_folder() as folder:
+        folder.chmod(0o711)
+        with persistent_server(installation, folder, password=PASSWORD, settings=loaded) as server:
+            peer = PostgresPeer(server, PASSWORD)
+            with peer.create_database("app").connect() as connection:
+                connection.execute("CREATE EXTENSION pg_cron")
+            manifest = capture(peer, "app", nas).manifest
+    if preloaded:
+        monkeypatch.setattr(verify_module, "scratch_server", partial(scratch_server, settings=loaded))
+    with pytest.raises(VerificationImpossible, match="it says nothing of the backup") as caught:
+        verify(manifest, nas)
+    assert "move it to another database" in caught.value.next_step
+    assert record_of(nas, manifest).status == "unverified"
 
 
 def test_damage_is_seen_also_after_a_proof_of_the_future(

@@ -269,10 +269,11 @@ def test_usable_by_programs_below_a_closed_folder_are_copied_once_and_run(
 
 
 STARTER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from homelab_pipelines.backup.local_server import persistent_server, scratch_server
 from homelab_pipelines.backup.programs import Installation
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background of a shell ignores
 kind, bin, major, folder = sys.argv[1:]
 found, folder = Installation(Path(bin), major, int(major), True), Path(folder)
 with scratch_server(found, folder) if kind == "scratch" else persistent_server(found, folder, password="x") as server:

@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,13 @@ class Said:
         return json.loads(self.out)
 
 
-def homelab(folder: Path, *arguments: str, **environment: str) -> Said:
-    """Run `homelab` in a folder. It must never show a traceback."""
+def homelab(folder: Path, *arguments: str, command: Sequence[str] = (HOMELAB,), **environment: str) -> Said:
+    """Run `homelab` in a folder. It must never show a traceback. `command` is another way to start it."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("HOMELAB_", "PG", "AWS_", "DAGSTER"))
     }
     done = subprocess.run(
-        (HOMELAB, *arguments), cwd=folder, env={**clean, **environment}, capture_output=True, text=True, timeout=120
+        (*command, *arguments), cwd=folder, env={**clean, **environment}, capture_output=True, text=True, timeout=120
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Said(done.returncode, done.stdout, done.stderr)

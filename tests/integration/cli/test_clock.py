@@ -5,9 +5,7 @@ The source server and `homelab` are real; only what the system's clock tells the
 
 from __future__ import annotations
 
-import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -78,17 +76,7 @@ def run(house: House, behind: Mapping[str, str], *arguments: str) -> Said:
     """The command, with its clock set back or not."""
     if not behind:
         return homelab(house.folder, *arguments)
-    done = subprocess.run(
-        (sys.executable, "-c", HOMELAB_ALONE, *arguments),
-        cwd=house.folder,
-        env={**os.environ, **behind},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Said(done.returncode, done.stdout, done.stderr)
+    return homelab(house.folder, *arguments, command=(sys.executable, "-c", HOMELAB_ALONE), **behind)
 
 
 def backup(house: House, behind: Mapping[str, str] = NOW) -> tuple[Said, dict[str, str]]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -160,31 +159,28 @@ def test_forgotten_scratch_container_is_swept(docker_engine: DockerPeer) -> None
     assert name not in docker_engine.containers()
 
 
+VERIFIER = """
+import sys, time
+from homelab_pipelines.backup.containers import scratch_container
+with scratch_container(*sys.argv[1:]) as connection:
+    print(connection.place.container, flush=True)
+    time.sleep(600)
+"""
+
+
 def test_scratch_container_ends_with_its_killed_verification(docker_engine: DockerPeer) -> None:
-    with killed_within(
-        "with scratch_container(sys.argv[1], sys.argv[2]) as connection:\n"
-        "    print(connection.place.container, flush=True)\n    time.sleep(600)",
-        docker_engine,
-    ) as name:
-        assert name in docker_engine.containers()
+    command = (sys.executable, "-c", VERIFIER, IMAGE, docker_engine.host)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            name = process.stdout.readline().strip()
+            assert name in docker_engine.containers()
+        finally:
+            process.kill()
     deadline = time.monotonic() + 20
     while name in docker_engine.containers():
         assert time.monotonic() < deadline, f"{name} outlives the process that started it"
         time.sleep(0.2)
-
-
-@contextmanager
-def killed_within(script: str, engine: DockerPeer) -> Iterator[str]:
-    """A process of its own that runs `script`; gives the first line that it wrote, and kills it at the end."""
-    head = "import sys, time\nfrom homelab_pipelines.backup.containers import scratch_container\n"
-    with subprocess.Popen(
-        [sys.executable, "-c", head + script, IMAGE, engine.host], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
 
 
 def test_auto_tries_the_next_way_when_docker_fails(
@@ -198,6 +194,8 @@ def test_auto_tries_the_next_way_when_docker_fails(
     absent = {"image": "homelab-test/absent:1", "docker_host": docker_engine.host}
     [proof] = verify_backup({"nas": (store, record)}, [], ScratchChoice(server=source, **absent))
     assert (proof.result, proof.scratch) == ("equal", f"scratch database on {source}")
+    weaker = [note for note in proof.notes if note.startswith("not restored here: ")]
+    assert [note.split(": ")[1] for note in weaker] == ["local", "container"]
     with pytest.raises(VerificationImpossible) as caught:
         verify_backup({"nas": (store, record)}, [], ScratchChoice(**absent))
     for way in ("local: ", "container: docker pull homelab-test/absent:1: ", "server: none is named"):

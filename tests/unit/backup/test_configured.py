@@ -22,11 +22,11 @@ backups:
 
 def test_sweep_scratch_looks_into_the_folder_that_a_server_names(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
-    (left := scratch / f"{SCRATCH_PREFIX}left").mkdir(parents=True)
+    scratch.mkdir()
     (inventory := tmp_path / "homelab.yaml").write_text(INVENTORY.format(scratch=scratch, nas=tmp_path / "nas"))
     configured = ConfiguredBackups.read(inventory, tmp_path / "home")
     with scratch_folder(scratch) as held:
-        left.mkdir(exist_ok=True)  # making one sweeps, too
+        (left := scratch / f"{SCRATCH_PREFIX}left").mkdir()  # now, for making one sweeps, too
         assert str(left) in configured.sweep_scratch()
         assert held.is_dir(), "its holder lives"
     assert not left.exists()
