@@ -49,7 +49,7 @@ def test_nightly_backup_runs_unchanged_under_each_launcher(compose: Compose) -> 
         run_id = compose.launch({LAUNCHER_TAG: launcher} if why.startswith("tag") else None)
         assert compose.wait(run_id) == "SUCCESS", compose.diagnostics(run_id)
         assert tags(compose, run_id)[LAUNCHED_BY_TAG] == launcher
-        assert f"Sent to launcher {launcher} ({why})." in compose.reasons(run_id)
+        assert f"Sent to launcher {launcher} ({why})" in compose.reasons(run_id)
         assert len(containers(compose, run_id)) == boxes
         new = {source for source, _ in verified(compose) - before}
         assert new == {source.id for source in configured(compose).sources()}, "each restored and found equal"
