@@ -27,13 +27,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Machine, in_own_process, load, machine, pss_bytes, write_section
+from benchmarks.measure import Machine, in_own_process, load, machine, pss_bytes, pss_of, write_section
 from benchmarks.orchestration import empty_databases
 from homelab_pipelines.backup.local_server import free_port
 from homelab_pipelines.backup.programs import installations
 from homelab_pipelines.backup.scratch_folder import default_parent
 from homelab_pipelines.docker_deployment import DockerDeployment, parts, user_id
-from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state, running
+from homelab_pipelines.local_deployment import Deployment, graphql, is_loaded, launch, run_state, running
 from homelab_pipelines.schedules.nightly_backup import JOB
 
 DATABASES = (10, 100, 1_000)
@@ -50,16 +50,17 @@ PARTS = (
     ("STEP_START", "plan, resources"),
 )
 _UNTIL_IDLE = 20.0
+KUBECTL = ("kubectl", "--namespace=homelab")
 _MEGABYTE = 1_000_000
 
 
 @dataclass
 class Launcher:
-    """One deployment that runs: how to ask its webserver, and its processes by part."""
+    """One deployment that runs: how to ask its webserver, and what each part holds (proportional set size, bytes)."""
 
     name: str
     web: Deployment
-    processes: Callable[[], dict[str, list[int]]] = field(repr=False)
+    memory: Callable[[], dict[str, int]] = field(repr=False)
 
 
 def measure_load(count: int, folder: Path, rounds: int) -> dict[str, float]:
@@ -94,17 +95,17 @@ def local(folder: Path) -> Iterator[Launcher]:
         write_inventory(inventory, {"at": at, "user": server.user, "include": names})
         deployment = Deployment(inventory, Path(root, "home"), free_port())
         with running(deployment):
-            yield Launcher("local", deployment, _children)
+            yield Launcher("local", deployment, _of_children)
 
 
-def _children() -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+def _of_children() -> dict[str, int]:
+    found: dict[str, int] = {}
     for child in psutil.Process().children():
         command = " ".join(child.cmdline())
         names = {"dagster code-server": "code server", "dagster-daemon": "daemon", "dagster-webserver": "webserver"}
         part = next((part for words, part in names.items() if words in command), None)
         if part is not None:
-            found[part] = [child.pid, *(each.pid for each in child.children(recursive=True))]
+            found[part] = pss_bytes([child.pid, *(each.pid for each in child.children(recursive=True))])
     return found
 
 
@@ -129,7 +130,7 @@ def docker(folder: Path) -> Iterator[Launcher]:
         words = (homelab, "up", "--docker", "--no-run", "--port", str(deployment.port))
         try:
             subprocess.run(words, env=environment, stdout=sys.stderr, check=True)
-            yield Launcher("docker", deployment.webserver, lambda: _contained(deployment))
+            yield Launcher("docker", deployment.webserver, lambda: _of_containers(deployment))
         finally:
             # The containers of runs are not Compose's.
             runs = _output("docker", "ps", "--all", "--quiet", "--filter", "label=homelab/role=run").split()
@@ -139,29 +140,66 @@ def docker(folder: Path) -> Iterator[Launcher]:
             subprocess.run(down, env=environment, capture_output=True, check=False)
 
 
-def _contained(deployment: DockerDeployment) -> dict[str, list[int]]:
+def _of_containers(deployment: DockerDeployment) -> dict[str, int]:
     return {
-        part.name: [int(pid) for pid in _output("docker", "top", part.container, "-eo", "pid").split()[1:]]
+        part.name: pss_bytes(map(int, _output("docker", "top", part.container, "-eo", "pid").split()[1:]))
         for part in parts(deployment)
     }
+
+
+@contextmanager
+def kubernetes(folder: Path) -> Iterator[Launcher]:
+    """What deploy/kubernetes made in the cluster that the command kubectl reaches; its runs are its own nightly job."""
+    port = free_port()
+    words = (*KUBECTL, "port-forward", "service/homelab-webserver", f"{port}:http")
+    deployment = Deployment(folder, folder, port)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as forward:
+        try:
+            while not _listens(deployment):
+                if forward.poll() is not None:
+                    raise click.ClickException("kubectl port-forward has ended; next: docs/how-to/run-on-k3s.md")
+                time.sleep(0.2)
+            yield Launcher("kubernetes", deployment, _of_pods)
+        finally:
+            forward.terminate()
+
+
+def _of_pods() -> dict[str, int]:
+    """By exec, so that pods of every node count; its own shell is among them, with about 1 MB a pod."""
+    found = {}
+    for part in ("code", "webserver", "daemon", "postgres"):
+        selector = f"--selector=app.kubernetes.io/name=homelab-{part}"
+        for pod in _output(*KUBECTL, "get", "pods", selector, "--output=name").split():
+            script = "cat /proc/[0-9]*/smaps_rollup 2>/dev/null || true"
+            found[part] = pss_of(_output(*KUBECTL, "exec", pod, "--", "sh", "-c", script))
+    return found
+
+
+def _listens(deployment: Deployment) -> bool:
+    try:
+        return is_loaded(deployment)
+    except OSError:
+        return False
 
 
 def _output(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-# A third deployment goes here, as another context manager of a Launcher.
 DEPLOYMENTS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Launcher]]] = {
     "local": local,
     "docker": docker,
+    "kubernetes": kubernetes,
 }
+# Whether a deployment that was not asked for by name can be measured here, by a command that succeeds then.
+POSSIBLE = {"docker": ("docker", "version"), "kubernetes": (*KUBECTL, "get", "deployment/homelab-webserver")}
 
 
 def measure_launcher(launcher: Launcher, rounds: int, console: Console) -> dict[str, Any]:
     """Idle memory (proportional set size, bytes) by part, then seconds from launch to first step by part, medians."""
     with console.status(f"{launcher.name}: idle"):
         time.sleep(_UNTIL_IDLE)
-        memory = {part: pss_bytes(pids) for part, pids in launcher.processes().items()}
+        memory = launcher.memory()
     found: list[dict[str, float]] = []
     for number in range(rounds):
         with console.status(f"{launcher.name}: run {number + 1} of {rounds}"):
@@ -264,7 +302,10 @@ def markdown(found: dict[str, Any], here: Machine, note: str) -> str:
 def main(
     only: tuple[str, ...], rounds: int, folder: Path | None, note: str, as_json: bool, results: Path | None
 ) -> None:
-    """Measure what running Dagster costs. Docker is left out where no engine answers."""
+    """Measure what running Dagster costs. Docker and Kubernetes are left out where there is none, or nothing deployed.
+
+    Under Kubernetes the runs are the nightly job of your own deployment.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that everything is removed
     console = Console(stderr=as_json)
     here, loaded, parent = machine(), load(), folder or default_parent()
@@ -273,8 +314,8 @@ def main(
         with console.status(f"load with {count} databases"):
             found["load"][str(count)] = measure_load(count, parent, rounds)
     for name in only or DEPLOYMENTS:
-        if name == "docker" and (shutil.which("docker") is None or not _engine_answers()):
-            console.print("docker is left out: no engine answers (docker version)")
+        if name in POSSIBLE and not only and not _succeeds(POSSIBLE[name]):
+            console.print(f"{name} is left out, because this fails: {' '.join(POSSIBLE[name])}")
             continue
         with DEPLOYMENTS[name](parent) as launcher:
             found["launchers"][name] = measure_launcher(launcher, rounds, console)
@@ -292,8 +333,10 @@ def main(
         sys.exit(1)
 
 
-def _engine_answers() -> bool:
-    return subprocess.run(("docker", "version"), capture_output=True, check=False).returncode == 0
+def _succeeds(words: tuple[str, ...]) -> bool:
+    if shutil.which(words[0]) is None:
+        return False
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 if __name__ == "__main__":

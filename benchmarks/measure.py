@@ -62,15 +62,18 @@ def peak_bytes() -> int:
 
 def pss_bytes(pids: Iterable[int]) -> int:
     """What processes hold together: memory that several share counts once (smaps_rollup in proc_pid_smaps(5))."""
-    kilobytes = 0
+    found = []
     for pid in pids:
         try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            found.append(Path(f"/proc/{pid}/smaps_rollup").read_text())
         except (FileNotFoundError, ProcessLookupError):
             continue  # a health check that has ended since it was listed
-        found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
-        kilobytes += int(found[1]) if found else 0
-    return kilobytes * 1024
+    return pss_of("".join(found))
+
+
+def pss_of(rollups: str) -> int:
+    """The bytes in the smaps_rollup of processes, one after the other."""
+    return 1024 * sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", rollups, re.MULTILINE)))
 
 
 def timed(arguments: Sequence[str], environment: Mapping[str, str] | None = None, status: int = 0) -> float:

@@ -109,10 +109,11 @@ class Cluster:
         return path
 
     def import_image(self, archive: Path) -> None:
-        """Give every node, those to come too, the images in an archive of `docker save` or of OCI."""
+        """Give every node, those to come or to come back too, the images in an archive of `docker save` or of OCI."""
         self._archives.append(archive)
         for node in self.nodes.values():
-            node.import_image(archive)
+            if node.containerd.running:
+                node.import_image(archive)
 
     def start_node(self, name: str) -> Node:
         """Start a node, or one that was killed, and wait until it is ready."""
