@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from homelab_pipelines.local_deployment import Deployment, graphql, launch, run_state, running
+from homelab_pipelines.local_deployment import Deployment, graphql, launch, reload, run_state, running
 from tests.integration.house import REPOSITORY, House, fill, locked_table
 from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresPeer
@@ -117,6 +117,25 @@ def test_two_runs_at_once_never_use_one_server_at_the_same_time(up: Up, peer: Po
         pings = up.pings(run_id, "success")
         assert pings in (["start", "success"], ["success"]), "a start after the end would say that the run goes on"
         assert up.receiver.alerts(run_id) == []
+
+
+def test_daemon_ticks_and_the_run_of_the_schedule_is_a_process_of_this_machine(up: Up) -> None:
+    def started() -> Sequence[dg.DagsterRun]:
+        return up.instance.get_runs(dg.RunsFilter(tags={"dagster/schedule_name": "nightly_backup_schedule"}))
+
+    sound = up.house.inventory.read_text()
+    often = yaml.safe_load(sound)
+    often["backups"]["schedule"] = "* * * * *"
+    up.house.inventory.write_text(yaml.safe_dump(often))
+    try:
+        reload(up.deployment)
+        until(started, 90, "no tick of the schedule")
+    finally:
+        up.house.inventory.write_text(sound)
+        reload(up.deployment)
+    for run in started():
+        assert run.job_name == "nightly_backup"
+        assert up.wait(run.run_id) == "SUCCESS"
 
 
 def test_failed_run_alert_names_job_step_and_cause_and_no_secret(up: Up) -> None:
