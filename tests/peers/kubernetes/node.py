@@ -212,6 +212,8 @@ def kubelet_configuration(folder: Path, port: int, authority: Path, cgroup: str)
         # A node that is gone is noticed after 20 s rather than 50 (see control_plane.py).
         "nodeLeaseDurationSeconds": 12,
         "nodeStatusUpdateFrequency": "4s",
+        # A changed ConfigMap is in its pods within 10 s rather than 90.
+        "syncFrequency": "10s",
     }
 
 

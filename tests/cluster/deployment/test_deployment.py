@@ -14,7 +14,7 @@ import pytest
 from homelab_pipelines.backup.records import list_store
 from homelab_pipelines.backup.stores.directory import DirectoryStore
 from homelab_pipelines.local_deployment import graphql
-from tests.cluster.conftest import OnCluster
+from tests.cluster.deployment.conftest import OnCluster
 from tests.deployed import JOB, until
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.postgres]

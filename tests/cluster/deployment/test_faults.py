@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from homelab_pipelines.local_deployment import DeploymentFailed
-from tests.cluster.conftest import READY_SECONDS, THERE, OnCluster
+from tests.cluster.conftest import THERE
+from tests.cluster.deployment.conftest import READY_SECONDS, OnCluster
 from tests.deployed import POOL, until
 from tests.integration.house import locked_table
 from tests.peers.kubernetes.cluster import FIRST_NODE
