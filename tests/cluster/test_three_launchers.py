@@ -17,6 +17,7 @@ from homelab_pipelines.docker_deployment import USER_ID
 from homelab_pipelines.launchers import LAUNCHER_TAG
 from homelab_pipelines.local_deployment import Deployment, run_state, running
 from tests.deployed import Deployed
+from tests.integration.docker.conftest import remove_runs
 from tests.integration.house import REPOSITORY, House, fill
 from tests.peers.docker import DockerPeer
 from tests.peers.kubernetes.cluster import Cluster
@@ -145,6 +146,7 @@ def three(
         patch.setenv("DOCKER_HOST", docker_engine.host)
         kubernetes.kubectl("create", "namespace", NAMESPACE)
         stack.callback(kubernetes.kubectl, "delete", "namespace", NAMESPACE, "--wait=false")
+        stack.callback(remove_runs, docker_engine)
         stack.enter_context(running(deployment))
         yield Three(house, deployment, docker_engine, kubernetes)
 
