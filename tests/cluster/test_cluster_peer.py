@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ def run_job(cluster: Cluster, namespace: str, name: str, spec: dict[str, Any]) -
     """Run a job to its end and return what it wrote."""
     cluster.apply(job(name, namespace, spec))
     cluster.wait_for("condition=Complete", f"job/{name}", f"--namespace={namespace}", seconds=60)
+    # containerd may bring the last lines a moment after the end.
+    with suppress(TimeoutError):
+        wait_until("the job's log", lambda: log_of(cluster, namespace, f"job/{name}") != "", 10, lambda: "")
     return log_of(cluster, namespace, f"job/{name}")
 
 

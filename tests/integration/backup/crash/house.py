@@ -59,7 +59,7 @@ class KillablePostgres:
             self._running.close()
             wait_for(lambda: not self.processes(), 30, "the end of a killed server's backends")
             self.start()
-        wait_for(self._answers, 30, "the recovery of PostgreSQL")
+        wait_for(self._answers, 120, "the recovery of PostgreSQL")
 
     def kill(self, whom: str) -> str:
         """SIGKILL to the `postmaster`, `everyone`, or one `backend` (as a kernel out of memory does); whom it hit."""
