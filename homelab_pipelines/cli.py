@@ -222,6 +222,37 @@ def prune(dry_run: bool, as_json: bool) -> int:
     return prune_targets(dry_run, as_json)
 
 
+@homelab.command()
+@click.argument("stack")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write to."
+)
+@click.option("--claim-size", default="10Gi", show_default=True, help="Size of each claim for data.")
+@click.option("--storage-class", metavar="CLASS", help="Class of claims. Default: the cluster's own.")
+@click.option("--shared-class", metavar="CLASS", help="Class of claims that several pods use at once, such as NFS.")
+@click.option("--time-zone", default="Etc/UTC", show_default=True, help="TZ in place of a mounted /etc/localtime.")
+@_JSON
+def convert(
+    stack: str,
+    output: Path,
+    claim_size: str,
+    storage_class: str | None,
+    shared_class: str | None,
+    time_zone: str,
+    as_json: bool,
+) -> int:
+    """Convert a Compose project to Kubernetes manifests, with an account of every value of it.
+
+    STACK is a Compose file, a folder with one, or a stack of homelab.yaml. DIR gets a Kustomize base with overlays dev
+    and prod, what Kompose made, REPORT.md and report.json; a former conversion in it is replaced.
+    """
+    from homelab_pipelines.commands.converting import convert_stack
+    from homelab_pipelines.migration.draft import Policy
+
+    policy = Policy(claim_size, storage_class, shared_class=shared_class, time_zone=time_zone)
+    return convert_stack(stack, output, policy, as_json)
+
+
 @homelab.command("move-history")
 @click.option("--into", metavar="DSN", required=True, help="postgresql://user@host/dagster; password from PGPASSWORD.")
 @_JSON
@@ -273,6 +304,7 @@ def _explain(error: Exception) -> int:
     from homelab_pipelines.inventory.problems import InventoryInvalid
     from homelab_pipelines.inventory.secrets import SecretError
     from homelab_pipelines.local_deployment import DeploymentFailed
+    from homelab_pipelines.migration.errors import MigrationError
 
     if isinstance(error, InventoryInvalid):
         click.echo(str(error), err=True)
@@ -282,6 +314,10 @@ def _explain(error: Exception) -> int:
         click.echo(str(error), err=True)
         problems = error.problems if isinstance(error, ChoiceFailed) else ()
         _print_error(error.why, error.next_step, error.what, problems)
+        return 1
+    if isinstance(error, MigrationError):
+        click.echo(str(error), err=True)
+        _print_error(error.why, error.next_step, error.what)
         return 1
     why, _, next_step = str(error).partition("\n  next: ")
     if isinstance(error, (SecretError, DeploymentFailed, OSError)):

@@ -1,0 +1,88 @@
+"""`homelab convert`: one Compose project as Kubernetes manifests on disk, and what became of each of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from homelab_pipelines.backup.configured import inventory_path
+from homelab_pipelines.commands.output import print_json, say
+from homelab_pipelines.inventory.problems import Problem
+from homelab_pipelines.migration.account import blockers, status
+from homelab_pipelines.migration.convert import Conversion, convert
+from homelab_pipelines.migration.draft import Policy
+from homelab_pipelines.migration.ledger import FATES
+from homelab_pipelines.migration.manifests import write
+from homelab_pipelines.migration.reading import read_stack
+from homelab_pipelines.migration.stack import Stack, StackInvalid
+
+
+def convert_stack(name: str, output: Path, policy: Policy, as_json: bool) -> int:
+    """Read, convert and write; 0 when converted, 1 when blocked (written all the same), 2 when invalid (nothing is)."""
+    try:
+        stack = _read(name)
+        conversion = convert(stack, policy)
+    except StackInvalid as error:
+        for problem in error.problems:
+            say(str(problem))
+        if as_json:
+            print_json(_invalid(name, error.problems))
+        return 2
+    write(conversion, output)
+    if as_json:
+        print_json(_result(conversion))
+    _tell(conversion, output)
+    return 1 if conversion.blockers else 0
+
+
+def _read(name: str) -> Stack:
+    """The project at a path; else the stack that homelab.yaml knows by this name."""
+    path = Path(name)
+    listed = _listed(name) if not path.exists() else None
+    return read_stack(listed, name) if listed else read_stack(path)
+
+
+def _listed(name: str) -> Path | None:
+    """The path of a stack of homelab.yaml, where there is one. Raises InventoryInvalid."""
+    if not inventory_path().exists():
+        return None
+    from homelab_pipelines.inventory.loader import load
+
+    stacks: dict[str, Any] = getattr(load(inventory_path()), "stacks", {})
+    return inventory_path().parent / stacks[name].path if name in stacks else None
+
+
+def _result(conversion: Conversion) -> dict[str, Any]:
+    entries = [{key: each[key] for key in ("file", "line", "message")} for each in blockers(conversion)]
+    return {
+        "stack": conversion.stack.name,
+        "status": status(conversion),
+        "leaves": conversion.ledger.counts(),
+        "objects": len(conversion.objects) + len(conversion.secrets),
+        "blockers": entries,
+        "errors": [],
+    }
+
+
+def _invalid(name: str, problems: Sequence[Problem]) -> dict[str, Any]:
+    counts = dict.fromkeys(("total", *FATES, "unaccounted"), 0)
+    found = [asdict(problem) for problem in problems]
+    return {"stack": name, "status": "invalid", "leaves": counts, "objects": 0, "blockers": [], "errors": found}
+
+
+def _tell(conversion: Conversion, output: Path) -> None:
+    counts = conversion.ledger.counts()
+    classes = ", ".join(f"{counts[fate]} {fate}" for fate in FATES)
+    say(f"{conversion.stack.name}: {status(conversion)}; {counts['total']} values: {classes}")
+    for each in blockers(conversion):
+        say(f"{each['file']}:{each['line']}: {each['message']}")
+    for requirement in conversion.requirements:
+        say(f"the cluster must have: {requirement}")
+    for warning in conversion.stack.warnings:
+        say(f"warning: {warning}")
+    if conversion.blockers:
+        say(f"  next: decide what is listed above, and convert again; {output / 'REPORT.md'} has every value")
+    else:
+        say(f"  next: read {output / 'REPORT.md'}, then kubectl diff -k {output / 'overlays/dev'}")
