@@ -70,7 +70,11 @@ class Pod:
 
 @dataclass
 class Draft:
-    """What is known and made so far. `secrets` and `config` are contents by object name and key."""
+    """What is known and made so far.
+
+    `secrets` and `config` are contents by object name and key; `mounted_texts` the files that each service is given.
+    `exposed` are container ports that Compose published, `routed` those that an ingress controller dials.
+    """
 
     stack: Stack
     kompose: KomposeOutput
@@ -84,6 +88,8 @@ class Draft:
     objects: list[Object] = field(default_factory=list)
     config: dict[str, dict[str, bytes]] = field(default_factory=dict)
     secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    secret_values: frozenset[str] = frozenset()
+    mounted_texts: list[tuple[str, str]] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
     requirements: list[str] = field(default_factory=list)
     ports: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
@@ -128,6 +134,10 @@ class Draft:
     def distinct_pods(self) -> list[Pod]:
         """Every pod once, in the order of the services."""
         return list({id(pod): pod for pod in self.pods.values()}.values())
+
+    def holds_secret(self, text: str) -> bool:
+        """Whether a text repeats a value of the stack that is known to be a secret."""
+        return any(value in text for value in self.secret_values)
 
     def service_key(self, service: str) -> str:
         """The label of the pod that a service is in."""

@@ -25,6 +25,8 @@ class Peers:
             for each in names_of(name, service):
                 self.names.setdefault(each, []).append(name)
         self.texts = {name: list(_texts(service)) for name, service, _ in draft.services()}
+        for name, text in draft.mounted_texts:
+            self.texts[name].append(text)
 
     def dialled(self, name: str) -> bool:
         """Whether a service other than those of this name uses it."""

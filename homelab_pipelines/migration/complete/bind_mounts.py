@@ -13,6 +13,7 @@ from typing import Any
 from homelab_pipelines.inventory.problems import Path
 from homelab_pipelines.migration.complete.claims import add_claim, claim_volume, mount
 from homelab_pipelines.migration.complete.mounted_files import mount_file, mount_files, small_text_files
+from homelab_pipelines.migration.complete.volumes import account_consistency
 from homelab_pipelines.migration.draft import Draft, Object
 from homelab_pipelines.migration.names import label
 from homelab_pipelines.migration.values import literal
@@ -54,6 +55,8 @@ def apply(draft: Draft) -> None:
     data: list[tuple[str, Mapping[str, Any], Path]] = []
     for name, mounts, path in draft.having("volumes"):
         for index, each in enumerate(mounts):
+            if each.get("type") == "bind":
+                account_consistency(draft, each, (*path, index))
             if each.get("type") == "bind" and not _decided(draft, name, each, (*path, index)):
                 data.append((name, each, (*path, index)))
     _claims(draft, data)

@@ -45,7 +45,7 @@ def _words(draft: Draft, name: str, value: Any, path: Path, field: str) -> None:
         else:
             draft.ledger.carried(path, "nothing is set: the image's own")
         return
-    secret = secret_arguments(words)
+    secret = secret_arguments(words) | {index for index, word in enumerate(words) if draft.holds_secret(word)}
     out = []
     for index, word in enumerate(words):
         if index in secret:

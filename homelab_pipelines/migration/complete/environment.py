@@ -48,7 +48,7 @@ def _split(draft: Draft, service: str, values: Mapping[str, Any], peers: Peers) 
                 draft.ledger.blocked(path, "Kubernetes takes no variable of this name: rename it")
             continue
         text, changed = peers.rewritten(service, name, literal(values[name]))
-        secret = is_secret(name, text)
+        secret = is_secret(name, text) or draft.holds_secret(text)
         contents = draft.secrets if secret else draft.config
         contents.setdefault(object_name, {})[name] = text.encode()
         to = f"{'Secret' if secret else 'ConfigMap'}/{object_name}: {name}"

@@ -62,7 +62,7 @@ def _labels(draft: Draft, name: str, labels: dict[str, object], path: Path) -> N
         tool = next((tool for start, tool in _TOOLS.items() if key.lower().startswith(start)), None)
         if tool:
             draft.ledger.dropped(where, f"{tool} reads it from Docker, and nothing reads it on Kubernetes")
-        elif is_secret(key, literal(value)):
+        elif is_secret(key, literal(value)) or draft.holds_secret(literal(value)):
             draft.ledger.dropped(where, "it looks like a secret, which is not put into an annotation")
         elif not _KEY.fullmatch(key):
             draft.ledger.dropped(where, "Kubernetes allows no annotation of this name")

@@ -52,6 +52,7 @@ def mount_file(draft: Draft, name: str, each: Mapping[str, Any], path: Path) -> 
         draft.ledger.blocked(path, decision)
         return
     kind, object_name = _store(draft, str(file), file.name, content)
+    draft.mounted_texts.append((name, content.decode(errors="replace")))
     _mount_key(draft, name, kind, object_name, file.name, literal(each.get("target")), None)
     note = "" if each.get("read_only") else "; it is read-only there"
     draft.ledger.carried(path, f"{kind}/{object_name}{note}")
@@ -81,7 +82,9 @@ def small_text_files(folder: FilePath) -> dict[str, bytes] | None:
 def mount_files(draft: Draft, name: str, each: Mapping[str, Any], files: Mapping[str, bytes], path: Path) -> None:
     """A read-only bind mount of a folder with a few configuration files."""
     source = literal(each["source"])
-    secret = any(is_secret_file(file, content.decode()) for file, content in files.items())
+    texts = {file: content.decode() for file, content in files.items()}
+    secret = any(is_secret_file(file, text) or draft.holds_secret(text) for file, text in texts.items())
+    draft.mounted_texts += [(name, text) for text in texts.values()]
     object_name = draft.names.name(f"files{_relative(draft, source)}")
     keys = {file: _key(file) for file in files}
     contents = draft.secrets if secret else draft.config
@@ -131,6 +134,7 @@ def _entry(
     target = literal(entry.get("target")) or (f"/run/secrets/{source}" if section == "secrets" else f"/{source}")
     target = target if target.startswith("/") else f"/run/secrets/{target}" if section == "secrets" else f"/{target}"
     file = target.rpartition("/")[2]
+    draft.mounted_texts.append((name, content.decode(errors="replace")))
     kind = "Secret" if section == "secrets" else "ConfigMap"
     object_name = draft.names.name(f"{section}/{source}")
     (draft.secrets if kind == "Secret" else draft.config).setdefault(object_name, {})[_key(file)] = content
@@ -142,7 +146,8 @@ def _entry(
 
 def _store(draft: Draft, source: str, file: str, content: bytes) -> tuple[str, str]:
     object_name = draft.names.name(f"file{_relative(draft, source)}")
-    secret = is_secret_file(source, content.decode(errors="replace"))
+    text = content.decode(errors="replace")
+    secret = is_secret_file(source, text) or draft.holds_secret(text)
     (draft.secrets if secret else draft.config).setdefault(object_name, {})[_key(file)] = content
     return ("Secret" if secret else "ConfigMap"), object_name
 

@@ -20,6 +20,7 @@ from homelab_pipelines.migration.complete import (
     placement,
     probes,
     resources,
+    secret_values,
     security,
     services,
     traefik,
@@ -29,6 +30,7 @@ from homelab_pipelines.migration.complete import (
 from homelab_pipelines.migration.draft import Draft
 
 TRANSFORMS: tuple[Callable[[Draft], None], ...] = (
+    secret_values.apply,
     workloads.apply,
     images.apply,
     commands.apply,

@@ -53,7 +53,7 @@ def _probe(draft: Draft, name: str, check: Mapping[str, Any], test: list[str], p
         draft.ledger.dropped(path, "there is no test to be timed")
         return
     words = test[1:]
-    if looks_secret(" ".join(words)) or secret_arguments(words):
+    if looks_secret(" ".join(words)) or secret_arguments(words) or draft.holds_secret(" ".join(words)):
         decision = "the health check holds a secret in plain text: read it from a variable of the container ($$NAME)"
         draft.ledger.blocked((*path, "test"), decision)
         draft.ledger.dropped(path, "its test waits for a decision")

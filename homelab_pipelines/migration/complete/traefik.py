@@ -15,6 +15,7 @@ from homelab_pipelines.inventory.problems import Path
 from homelab_pipelines.migration.complete.traefik_fields import BY_LABEL
 from homelab_pipelines.migration.draft import Draft, Object
 from homelab_pipelines.migration.names import label
+from homelab_pipelines.migration.peers import names_of
 from homelab_pipelines.migration.values import literal
 
 _API = "traefik.io/v1alpha1"
@@ -235,11 +236,25 @@ def _middleware(draft: Draft, name: str, labels: _Labels, middlewares: Mapping[s
             found = [_reference(draft, each, middlewares, path) for each in _listed(value)]
             spec["chain"] = {"middlewares": [each for each in found if each]}
             draft.ledger.carried(path, to)
-        elif _field(spec, rest, value):
+        elif _field(spec, rest, _from_traefik(draft, value) if rest == "forwardauth.address" else value):
             draft.ledger.carried(path, to)
         else:
             draft.ledger.blocked(path, "Traefik's Middleware has no such field: write it as Traefik 3 has it")
     draft.objects.append({"apiVersion": _API, "kind": "Middleware", "metadata": {"name": object_name}, "spec": spec})
+
+
+def _from_traefik(draft: Draft, address: str) -> str:
+    """An address as Traefik dials it from another namespace: NAME of this stack is NAME.NAMESPACE.svc there."""
+    match = re.match(r"(https?)://([^/:?#]+)(?::(\d+))?", address)
+    if match is None:
+        return address
+    for name, service, _ in draft.services():
+        if match[2] in names_of(name, service):
+            port = int(match[3] or (443 if match[1] == "https" else 80))
+            draft.routed.setdefault(name, set()).add(port)
+            host = f"{draft.containers[name]['name']}.{draft.namespace}.svc"
+            return f"{address[: match.start(2)]}{host}{address[match.end(2) :]}"
+    return address
 
 
 def _field(spec: Object, rest: str, value: str) -> bool:

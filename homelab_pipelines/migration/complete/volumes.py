@@ -120,10 +120,21 @@ def _mount(draft: Draft, name: str, each: Mapping[str, Any], path: Path, made: M
             subPath=literal(options.get("subpath")).strip("/"),
         )  # fmt: skip
         draft.ledger.carried(path, draft.to_container(name, "volumeMounts"))
+        account_consistency(draft, each, path)
+        for key in set(options) - {"nocopy", "subpath"}:
+            draft.ledger.dropped(
+                (*path, "volume", key), "a property of a Docker volume, which nothing reads on Kubernetes"
+            )
         if "nocopy" in options:
             draft.ledger.replaced((*path, "volume", "nocopy"), "Kubernetes never copies an image's files into a volume")
-    elif kind not in ("bind",):
+    elif kind != "bind":
         draft.ledger.blocked(path, "a mount of this type has no counterpart: use a volume, a bind mount or tmpfs")
+
+
+def account_consistency(draft: Draft, each: Mapping[str, Any], path: Path) -> None:
+    """`consistency` is for Docker Desktop on macOS, whatever is mounted."""
+    if "consistency" in each:
+        draft.ledger.dropped((*path, "consistency"), "it is for Docker Desktop")
 
 
 def _tmpfs(draft: Draft, name: str, entry: str, path: Path) -> None:
