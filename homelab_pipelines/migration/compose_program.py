@@ -61,7 +61,7 @@ def _is_second_version(command: tuple[str, ...]) -> bool:
     return done.returncode == 0 and major.isdecimal() and int(major) >= 2
 
 
-def resolve(folder: Path, files: Sequence[Path], environment: Mapping[str, str]) -> Answer:
+def resolve(folder: Path, files: Sequence[Path], environment: Mapping[str, str], *options: str) -> Answer:
     """`config` of a project as JSON: every profile, env files beside `environment` and not in it.
 
     Of this process's environment Compose sees PATH and HOME alone, so that nothing of whoever asks gets into the model.
@@ -69,7 +69,7 @@ def resolve(folder: Path, files: Sequence[Path], environment: Mapping[str, str])
     words = [*compose_command(), "--project-directory", str(folder), "--profile", "*"]
     for file in files:
         words += ["--file", str(file)]
-    words += ["config", "--format", "json", "--no-env-resolution"]
+    words += ["config", "--format", "json", "--no-env-resolution", *options]
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     try:
         done = subprocess.run(
