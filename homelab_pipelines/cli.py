@@ -47,31 +47,28 @@ def init(force: bool, as_json: bool) -> int:
 
 @homelab.command()
 @click.option("--connect", is_flag=True, help="Also ask every server and target, and look for fitting programs.")
+@click.option("--mend", is_flag=True, help="Print a diff of what is certain to mend in Compose files, for patch -p0.")
 @_JSON
-def check(connect: bool, as_json: bool) -> int:
-    """Say everything that is wrong in homelab.yaml, with line and column."""
-    from dataclasses import asdict
-
+def check(connect: bool, mend: bool, as_json: bool) -> int:
+    """Say everything that is wrong in homelab.yaml and in the Compose files of its stacks, with line and column."""
     from homelab_pipelines.backup.configured import inventory_path
-    from homelab_pipelines.commands.output import print_json, say
-    from homelab_pipelines.inventory.loader import check as problems_of
+    from homelab_pipelines.commands.checking import check_inventory, print_mends
 
     path = inventory_path()
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    problems = problems_of(shown)
-    unusable = []
-    if connect and not problems:
-        from homelab_pipelines.commands.connecting import check_connections
+    if mend and (connect or as_json):
+        raise click.UsageError("--mend prints a diff, and goes without --connect and --json")
+    return print_mends(shown) if mend else check_inventory(shown, connect, as_json)
 
-        unusable = check_connections(shown, quiet=as_json)
-    if as_json:
-        print_json([asdict(problem) for problem in (*problems, *unusable)])
-    else:
-        for problem in problems:
-            say(str(problem))
-        if not problems and not connect:
-            say(f"{shown}: no mistakes found")
-    return 2 if problems else 1 if unusable else 0
+
+@homelab.command()
+@click.argument("names", nargs=-1)
+@_JSON
+def stacks(names: tuple[str, ...], as_json: bool) -> int:
+    """List the Compose stacks: host, services, where they keep data, what stands in a cluster's way, warnings."""
+    from homelab_pipelines.commands.stacks import list_stacks
+
+    return list_stacks(names, as_json)
 
 
 @homelab.command()
@@ -310,14 +307,10 @@ def _explain(error: Exception) -> int:
         click.echo(str(error), err=True)
         _print_error("the inventory has mistakes", "homelab check", "reading the inventory", error.problems)
         return 2
-    if isinstance(error, (BackupError, HousekeepingError)):
+    if isinstance(error, (BackupError, HousekeepingError, MigrationError)):
         click.echo(str(error), err=True)
         problems = error.problems if isinstance(error, ChoiceFailed) else ()
         _print_error(error.why, error.next_step, error.what, problems)
-        return 1
-    if isinstance(error, MigrationError):
-        click.echo(str(error), err=True)
-        _print_error(error.why, error.next_step, error.what)
         return 1
     why, _, next_step = str(error).partition("\n  next: ")
     if isinstance(error, (SecretError, DeploymentFailed, OSError)):

@@ -9,7 +9,8 @@ from typing import Any
 
 from homelab_pipelines.backup.configured import inventory_path
 from homelab_pipelines.commands.output import print_json, say
-from homelab_pipelines.inventory.problems import Problem
+from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.inventory.problems import Problem, did_you_mean
 from homelab_pipelines.migration.account import blockers, status
 from homelab_pipelines.migration.convert import Conversion, convert
 from homelab_pipelines.migration.draft import Policy
@@ -17,6 +18,7 @@ from homelab_pipelines.migration.ledger import FATES
 from homelab_pipelines.migration.manifests import write
 from homelab_pipelines.migration.reading import read_stack
 from homelab_pipelines.migration.stack import Stack, StackInvalid
+from homelab_pipelines.migration.stacks import read_one
 
 
 def convert_stack(name: str, output: Path, policy: Policy, as_json: bool) -> int:
@@ -39,19 +41,18 @@ def convert_stack(name: str, output: Path, policy: Policy, as_json: bool) -> int
 
 def _read(name: str) -> Stack:
     """The project at a path; else the stack that homelab.yaml knows by this name."""
-    path = Path(name)
-    listed = _listed(name) if not path.exists() else None
-    return read_stack(listed, name) if listed else read_stack(path)
-
-
-def _listed(name: str) -> Path | None:
-    """The path of a stack of homelab.yaml, where there is one. Raises InventoryInvalid."""
-    if not inventory_path().exists():
-        return None
-    from homelab_pipelines.inventory.loader import load
-
-    stacks: dict[str, Any] = getattr(load(inventory_path()), "stacks", {})
-    return inventory_path().parent / stacks[name].path if name in stacks else None
+    inventory = inventory_path()
+    if Path(name).exists() or not inventory.exists():
+        return read_stack(Path(name))
+    homelab = load(inventory)
+    if name not in homelab.stacks:
+        known = did_you_mean(name, homelab.stacks) or "homelab stacks, for all of them"
+        message = f"there is no such file or folder, nor a stack of this name in {inventory}"
+        raise StackInvalid((Problem(name, 0, 0, message, known),))
+    read = read_one(inventory, homelab, name)
+    if read.stack is None:
+        raise StackInvalid(read.problems)
+    return read.stack
 
 
 def _result(conversion: Conversion) -> dict[str, Any]:

@@ -61,22 +61,20 @@ def _is_second_version(command: tuple[str, ...]) -> bool:
     return done.returncode == 0 and major.isdecimal() and int(major) >= 2
 
 
-def resolve(folder: Path, files: Sequence[Path], environment: Mapping[str, str]) -> Answer:
+def resolve(folder: Path, files: Sequence[Path], environment: Mapping[str, str], *options: str) -> Answer:
     """`config` of a project as JSON: every profile, env files beside `environment` and not in it."""
-    return compose_config(folder, files, environment, resolve_environment=False)
+    return compose_config(folder, files, environment, "--no-env-resolution", *options)
 
 
-def compose_config(
-    folder: Path, files: Sequence[Path], environment: Mapping[str, str], *, resolve_environment: bool
-) -> Answer:
-    """`config` of a project as JSON with every profile, and with env files merged into `environment` or beside it.
+def compose_config(folder: Path, files: Sequence[Path], environment: Mapping[str, str], *options: str) -> Answer:
+    """`config` of a project as JSON: every profile, and env files merged into `environment`, but for `options`.
 
     Of this process's environment Compose sees PATH and HOME alone, so that nothing of whoever asks gets into the model.
     """
     words = [*compose_command(), "--project-directory", str(folder), "--profile", "*"]
     for file in files:
         words += ["--file", str(file)]
-    words += ["config", "--format", "json", *([] if resolve_environment else ["--no-env-resolution"])]
+    words += ["config", "--format", "json", *options]
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     try:
         done = subprocess.run(

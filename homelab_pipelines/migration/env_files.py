@@ -31,7 +31,7 @@ def merged_environments(stack: Stack, files: Mapping[str, list[dict[str, Any]]])
     with tempfile.TemporaryDirectory(prefix="env-files-") as scratch:
         project = Path(scratch) / "compose.json"
         project.write_text(json.dumps({"services": services}), encoding="utf-8")
-        answer = compose_config(stack.folder, (project,), {}, resolve_environment=True)
+        answer = compose_config(stack.folder, (project,), {})
     if answer.status:
         raise StackInvalid(tuple(_problems(stack, files)))
     resolved = json.loads(answer.output)["services"]

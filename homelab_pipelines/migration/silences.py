@@ -1,0 +1,106 @@
+"""What Compose takes in silence, and a person should know before a stack is moved: as warnings with their places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+from homelab_pipelines.inventory.problems import Path, Problem, shown
+from homelab_pipelines.migration.project_files import Project
+from homelab_pipelines.migration.stack import Stack
+
+# Mappings of a service whose values Compose makes text: 0777 becomes 511, 1.10 becomes 1.1.
+_TEXT_MAPPINGS = ("environment", "labels", "annotations", "sysctls")
+_WORD_FOR_TRUTH = re.compile(r"\w+:\s+(y|yes|no?|on|off)\s*([,}#]|$)", re.I)
+
+
+def silence_problems(project: Project, stack: Stack) -> Iterator[Problem]:
+    """All of them, service by service."""
+    for name, service in (stack.model.get("services") or {}).items():
+        at: Path = ("services", name)
+        if profiles := service.get("profiles"):
+            message = (
+                f"service '{name}' runs only with profile {' or '.join(map(str, profiles))}; it is read all the same"
+            )
+            yield _at(stack, (*at, "profiles"), message, "remove the service here if it is not in use")
+        yield from _optional_env_files(stack, at, service)
+        yield from _inherited(project, stack, at, service)
+    yield from _changed_numbers(project, stack)
+    yield from _words_for_truth(project, stack)
+    yield from _said_twice(project)
+
+
+def missing_env_files(stack: Stack) -> Iterator[Problem]:
+    """The env files that are required and not there: with them Compose refuses to start the service."""
+    for at, path, required in _env_files(stack):
+        if required and not path.is_file():
+            message = f"the env file {shown(path.name)} does not exist, and the service does not start without it"
+            yield _at(stack, at, message, f"write {shown(str(path))}, or say required: false")
+
+
+def _env_files(stack: Stack) -> Iterator[tuple[Path, FilePath, bool]]:
+    for name, service in (stack.model.get("services") or {}).items():
+        for index, entry in enumerate(service.get("env_file") or ()):
+            yield ("services", name, "env_file", index), FilePath(entry["path"]), entry.get("required", True)
+
+
+def _optional_env_files(stack: Stack, at: Path, service: dict[str, Any]) -> Iterator[Problem]:
+    for index, entry in enumerate(service.get("env_file") or ()):
+        if entry.get("required") is False and not FilePath(entry["path"]).is_file():
+            message = "this env file does not exist; it is not required, so Compose goes on without it"
+            yield _at(stack, (*at, "env_file", index), message, "write it if the service needs it")
+
+
+def _inherited(project: Project, stack: Stack, at: Path, service: dict[str, Any]) -> Iterator[Problem]:
+    """Variables that are named without a value: those come from .env, or from whoever starts Compose."""
+    known = project.layers[-1].variables
+    for variable, value in (service.get("environment") or {}).items():
+        if value is None and variable not in known:
+            message = f"{variable} has no value here: it comes from the shell that starts Compose, and is not in .env"
+            yield _at(stack, (*at, "environment", variable), message, f"set it in .env: {variable}=…, or remove it")
+
+
+def _changed_numbers(project: Project, stack: Stack) -> Iterator[Problem]:
+    """Unquoted numbers that become another text than is written."""
+    services = stack.model.get("services") or {}
+    for file in project.files():
+        for path, written in file.document.plain.items():
+            if len(path) == 4 and path[0] == "services" and path[2] in _TEXT_MAPPINGS:
+                became = ((services.get(path[1]) or {}).get(path[2]) or {}).get(path[3])
+                if written and isinstance(became, str) and became != written and file.place(path) == stack.place(path):
+                    message = f"{path[3]} is a number without quotes, and becomes another text than is written here"
+                    yield file.problem(path, message, "put it into quotes")
+
+
+def _words_for_truth(project: Project, stack: Stack) -> Iterator[Problem]:
+    """`yes`, `on` and the like where Compose wants true or false: it takes them, YAML 1.2 has them as text."""
+    for path, value in stack.leaves():
+        if isinstance(value, bool) and path in stack.places:
+            place = stack.places[path]
+            file = next(file for file in project.files() if str(file.path) == place.file)
+            line = file.text.split("\n")[place.line - 1][place.column - 1 :]
+            if _WORD_FOR_TRUTH.match(line):
+                message = f"{path[-1]} is {str(value).lower()} to Compose, and a text to readers of YAML 1.2"
+                yield _at(stack, path, message, f"write {str(value).lower()}")
+
+
+def _said_twice(project: Project) -> Iterator[Problem]:
+    """Variables and labels that a list has twice."""
+    for file in project.files():
+        for name, service in file.services.items():
+            for key in ("environment", "labels") if isinstance(service, dict) else ():
+                items = service.get(key)
+                seen: set[str] = set()
+                for index, item in enumerate(items if isinstance(items, list) else ()):
+                    word = str(item).partition("=")[0]
+                    if word in seen:
+                        message = f"{word} is in this list twice; Compose takes the last"
+                        yield file.problem(("services", name, key, index), message, "remove one of the two")
+                    seen.add(word)
+
+
+def _at(stack: Stack, path: Path, message: str, hint: str) -> Problem:
+    place = stack.place(path)
+    return Problem(place.file, place.line, place.column, message, hint)
