@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
-from homelab_pipelines.inventory.problems import Path, Problem, did_you_mean, risky
+from homelab_pipelines.inventory.problems import Path, Problem, did_you_mean, risky, shown
 from homelab_pipelines.migration.compose_file import ComposeFile
 from homelab_pipelines.migration.project_files import Project
 from homelab_pipelines.migration.refusal_words import KINDS, REFUSALS, SERVICE_KEYS
@@ -21,6 +21,7 @@ _UNSET = re.compile(r'^The "(?P<name>[^"]+)" variable is not set')
 _OBSOLETE = re.compile(r"^(?P<file>.*): the attribute `(?P<key>\w+)` is obsolete")
 _IN_SERVICE = re.compile(r'^service "(?P<service>[^"]+)": (?P<key>[\w.\[\]/]+): (?P<said>.+)$')
 _IN_PATH = re.compile(r"^(?P<path>[\w.-]+): (?P<said>external\.name is deprecated)")
+_UNNAMED = "this entry"
 _STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
 
 
@@ -32,6 +33,13 @@ def refusal_problems(project: Project, messages: str) -> list[Problem]:
     for expression, message, hint in REFUSALS:
         if match := re.search(expression, text):
             return [_refused(project, match, text, message, hint)]
+    if match := re.search(r"go-yaml load error.* at (?:L\d+\.C\d+-)?L(\d+)\.C(\d+): ", text):
+        files = list(project.files())
+        line, column = (int(match[1]), int(match[2])) if len(files) == 1 else (0, 0)
+        tab = "a tab stands where YAML wants spaces" if "tab character" in text else "Compose cannot read this YAML"
+        return [
+            Problem(str(files[0].path), line, column, tab, "look at this line and the one above: indent with spaces")
+        ]
     said = _masked(text.splitlines()[0] if text else "it gave no reason")
     hint = "docker compose config says it in full"
     return [Problem(str(_named(project, text).path), 0, 0, f"Compose refuses this project: {said}", hint)]
@@ -41,6 +49,11 @@ def _refused(project: Project, match: re.Match[str], text: str, message: str, hi
     parts = {key: value for key, value in match.groupdict().items() if value is not None}
     dotted, service = parts.get("path", ""), parts.get("service")
     file, path = locate(project, dotted) if dotted else (_named(project, text), ())
+    if "Circular reference" in text:
+        # Compose begins a circle anywhere, each time anew.
+        service = next(
+            (name for name in file.services if re.search(rf"^ +(extends )?{re.escape(name)} in ", text, re.M)), service
+        )
     if service:
         file, path = locate(project, f"services.{service}")
         path = next(
@@ -51,18 +64,16 @@ def _refused(project: Project, match: re.Match[str], text: str, message: str, hi
         path = (*path, name)
     if dotted == "" and not service and not path and name:
         file, path = _variable(project, name) or (file, path)
+    key = _key(path, dotted)
     words = {
-        "name": "…" if risky(name) or _value(file, path) is None else name,
-        "key": _key(path, dotted),
+        "name": "…" if risky(name) else name,
+        "named": f" '{key}'" if key != _UNNAMED and _value(file, path) is not None else "",
+        "key": key,
         "kind": KINDS.get(parts.get("kind", ""), f"a {parts.get('kind')}"),
         "choices": parts.get("choices", "").replace("|", ", "),
         "cycle": text.partition("detected: ")[2].splitlines()[0] if "detected: " in text else "",
     }
-    near = (
-        did_you_mean(name or words["key"], SERVICE_KEYS)
-        if "unknown key" in message and path[:1] == ("services",)
-        else ""
-    )
+    near = did_you_mean(key, SERVICE_KEYS) if "unknown key" in message and path[:1] == ("services",) else ""
     if "{name}' to extend" in message:
         near = did_you_mean(name, file.services)
     return file.problem(path, message.format(**words), near or hint.format(**words))
@@ -78,7 +89,7 @@ def _value(file: ComposeFile, path: Path) -> Any:
 
 def _key(path: Path, dotted: str) -> str:
     words = [str(step) for step in path if isinstance(step, str)] or re.findall(r"[\w-]+", dotted)
-    return words[-1] if words and not risky(words[-1]) else "this entry"
+    return words[-1] if words and not risky(words[-1]) else _UNNAMED
 
 
 def _bad_entries(project: Project, text: str) -> Iterator[Problem]:
@@ -92,11 +103,17 @@ def _bad_entries(project: Project, text: str) -> Iterator[Problem]:
                 yield file.problem(path, said or "a part of this mount is empty", hint)
             elif len(split(became, ":")) > 3:
                 yield file.problem(path, "this mount has too many colons", "write it in long form: source, target")
-    if match := re.search(r"invalid (?:host|container)Port: (.*)|Invalid (?:containerP|hostP|p)ort", text, re.I):
+    if re.search(r"invalid (?:host|container)?port", text, re.I):
         for file, path, _, became in _entries(project, "ports"):
             numbers = re.findall(r"[^:/\[\]-]+", became.partition("/")[0].rpartition("]")[2] or became)
-            if (match[1] or "") in numbers or (match[1] is None and not all(map(_is_port, numbers[-2:]))):
+            if "$" not in became and not all(map(_is_port, numbers[-2:])):
                 yield file.problem(path, "this is no port", "write numbers from 1 to 65535: 8080:80")
+    if re.search("container name .* already in use", text):
+        named: dict[str, str] = {}
+        for file, path, name in _values(project, "container_name"):
+            if named.setdefault(str(name), str(path[1])) != path[1]:
+                message = f"service {shown(named[str(name)])} has the same container_name"
+                yield file.problem(path, message, "give one of them another name")
     if "healthcheck.test must start" in text:
         for file, path, test in _values(project, "healthcheck", "test"):
             if isinstance(test, list) and test[:1] not in (["CMD"], ["CMD-SHELL"], ["NONE"]):

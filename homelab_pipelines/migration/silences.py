@@ -30,6 +30,7 @@ def silence_problems(project: Project, stack: Stack) -> Iterator[Problem]:
     yield from _changed_numbers(project, stack)
     yield from _words_for_truth(project, stack)
     yield from _said_twice(project)
+    yield from _unused(project, stack)
 
 
 def missing_env_files(stack: Stack) -> Iterator[Problem]:
@@ -37,7 +38,7 @@ def missing_env_files(stack: Stack) -> Iterator[Problem]:
     for at, path, required in _env_files(stack):
         if required and not path.is_file():
             message = f"the env file {shown(path.name)} does not exist, and the service does not start without it"
-            yield _at(stack, at, message, f"write {shown(str(path))}, or say required: false")
+            yield _at(stack, at, message, "write it, or say required: false")
 
 
 def _env_files(stack: Stack) -> Iterator[tuple[Path, FilePath, bool]]:
@@ -99,6 +100,17 @@ def _said_twice(project: Project) -> Iterator[Problem]:
                         message = f"{word} is in this list twice; Compose takes the last"
                         yield file.problem(("services", name, key, index), message, "remove one of the two")
                     seen.add(word)
+
+
+def _unused(project: Project, stack: Stack) -> Iterator[Problem]:
+    """Networks, volumes, secrets and configs that no service uses: Compose leaves them out of the model."""
+    for layer in project.layers:
+        for section in ("networks", "volumes", "secrets", "configs"):
+            entries = layer.file.data.get(section)
+            for name in entries if isinstance(entries, dict) else ():
+                if name not in (stack.model.get(section) or {}):
+                    message = f"no service uses this entry of {section}; Compose leaves it out"
+                    yield layer.file.problem((section, name), message, "remove it, or name it in a service")
 
 
 def _at(stack: Stack, path: Path, message: str, hint: str) -> Problem:
