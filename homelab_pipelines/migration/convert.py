@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,18 +75,20 @@ def _config_maps(draft: Draft) -> Iterator[Object]:
     for name, contents in sorted(draft.config.items()):
         texts, binary = {}, {}
         for key, content in sorted(contents.items()):
-            try:
-                texts[key] = content.decode()
-            except UnicodeDecodeError:
-                binary[key] = _base64(content)
+            text = _text(content)
+            if text is None:
+                binary[key] = base64.b64encode(content).decode()
+            else:
+                texts[key] = text
         made: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
         yield made | ({"data": texts} if texts else {}) | ({"binaryData": binary} if binary else {})
 
 
-def _base64(content: bytes) -> str:
-    import base64
-
-    return base64.b64encode(content).decode()
+def _text(content: bytes) -> str | None:
+    try:
+        return None if b"\0" in content else content.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _workload(draft: Draft, pod: Pod) -> Object:

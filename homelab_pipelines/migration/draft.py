@@ -9,7 +9,7 @@ from typing import Any
 from homelab_pipelines.inventory.problems import Path
 from homelab_pipelines.migration.kompose import KomposeOutput
 from homelab_pipelines.migration.ledger import Ledger
-from homelab_pipelines.migration.names import Names
+from homelab_pipelines.migration.names import Names, label
 from homelab_pipelines.migration.stack import Stack
 
 Object = dict[str, Any]
@@ -144,7 +144,10 @@ class Draft:
         return f"{SERVICE_LABEL}{self.names.name(service)}"
 
     def network_key(self, network: str) -> str:
-        """The label of pods in one of the model's networks."""
+        """The label of pods in one of the model's networks; an external one has the same in every stack."""
+        settings = (self.stack.model.get("networks") or {}).get(network) or {}
+        if settings.get("external"):
+            return f"{NETWORK_LABEL}{label(str(settings.get('name') or network), 52)}"
         return f"{NETWORK_LABEL}{self.network_names.name(network)}"
 
     def networks_of(self, service: str) -> list[str]:

@@ -61,7 +61,7 @@ class Peers:
             if text == name and _HOST_VARIABLE.search(variable):
                 text = label(name)
             else:
-                in_url = rf"(?<=[/@]){re.escape(name)}(?=[:/?]|$)|(?<![\w./-]){re.escape(name)}(?=:\d)"
+                in_url = rf"(?:(?<=//)|(?<=@)){re.escape(name)}(?=[:/?]|$)|(?<![\w./-]){re.escape(name)}(?=:\d)"
                 changed = re.sub(in_url, label(name), text)
                 if changed == text:
                     continue

@@ -30,7 +30,7 @@ def apply(draft: Draft) -> None:
 
 def escaped(text: str) -> str:
     """A text that Kubernetes leaves as it is: expansion begins at `$(`, and `$$` is a `$`."""
-    return re.sub(r"\$(?=[$(])", "$$$$", text)
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def _words(draft: Draft, name: str, value: Any, path: Path, field: str) -> None:

@@ -24,11 +24,13 @@ _INTERVAL, _TIMEOUT, _RETRIES = 30.0, 30.0, 3
 # Docker lets a slow start take as long as it will; five minutes are the least before Kubernetes tries anew.
 _START_SECONDS = 300
 _LOOPBACK = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 (compared with, not listened on)
-_QUIET = {
-    "-", "--fail", "--insecure", "--no-check-certificate", "--no-verbose", "--quiet", "--show-error", "--silent",
-    "--spider", "--tries=1", "-I", "-L", "-O", "-O-", "-O/dev/null", "-S", "-f", "-fL", "-fSs", "-fs", "-fsS",
-    "-fsSL", "-k", "-nv", "-o", "-q", "-qO-", "-s", "-sSf", "-sf", "-sfS", "/dev/null",
-}  # fmt: skip
+# Options that change nothing of what a request means to a probe; short ones of curl also in one word, `-fsSk`.
+_CURL = re.compile("-[fsSkLI]+|--fail|--silent|--show-error|--insecure|--location|--head|-o|--output|/dev/null")
+_WGET = re.compile(
+    "-q|--quiet|-nv|--no-verbose|--spider|-S|--tries=1|-t1|--no-check-certificate|-q?O-?|-O/dev/null|-|/dev/null"
+)
+_FAILS = re.compile("--fail|-[a-zA-Z]*f[a-zA-Z]*")
+_TRUSTS = re.compile("--insecure|-[a-zA-Z]*k[a-zA-Z]*|--no-check-certificate")
 
 
 def apply(draft: Draft) -> None:
@@ -109,22 +111,21 @@ def http_action(line: str) -> Object | None:
     line = re.sub(r"\s*\|\|\s*(exit 1|false)\s*$", "", re.sub(r"\s*(1?>|2>)\s*(/dev/null|&1)", "", line)).strip()
     try:
         words = shlex.split(line)
+        urls = [urlsplit(word) for word in words[1:] if "://" in word]
+        ports = [url.port for url in urls]
     except ValueError:
         return None
-    addresses = [word for word in words[1:] if "://" in word]
     flags = [word for word in words[1:] if "://" not in word]
-    if len(addresses) != 1 or words[0] not in ("curl", "wget") or any(flag not in _QUIET for flag in flags):
+    known = {"curl": _CURL, "wget": _WGET}.get(words[0]) if words else None
+    if known is None or len(urls) != 1 or not all(known.fullmatch(flag) for flag in flags):
         return None
-    if words[0] == "curl" and not any(re.fullmatch("--fail|-[a-zA-Z]*f[a-zA-Z]*", flag) for flag in flags):
+    if words[0] == "curl" and not any(_FAILS.fullmatch(flag) for flag in flags):
         return None
-    url = urlsplit(addresses[0])
+    url = urls[0]
     if url.hostname not in _LOOPBACK or "$" in line or url.username:
         return None
-    if url.scheme == "https" and not {"-k", "--insecure", "--no-check-certificate"} & set(flags):
+    if url.scheme == "https" and not any(_TRUSTS.fullmatch(flag) for flag in flags):
         return None
-    try:
-        port = url.port or (443 if url.scheme == "https" else 80)
-    except ValueError:
-        return None
+    port = ports[0] or (443 if url.scheme == "https" else 80)
     action: Object = {"path": f"{url.path or '/'}{'?' + url.query if url.query else ''}", "port": port}
     return {"httpGet": {**action, "scheme": "HTTPS"} if url.scheme == "https" else action}

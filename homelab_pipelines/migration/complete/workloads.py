@@ -26,7 +26,7 @@ def apply(draft: Draft) -> None:
         pod.services.append(name)
         pod.labels[draft.service_key(name)] = "true"
         container = draft.containers[name] = {"name": draft.names.name(name)}
-        pod.containers.append(container)
+        pod.containers.insert(0 if name == root else len(pod.containers), container)
         if name == root:
             _kind(draft, pod, service, path, name in awaited)
     for name, service, path in draft.services():

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from homelab_pipelines.migration.convert import Conversion, convert
+from homelab_pipelines.migration.draft import Policy
+from homelab_pipelines.migration.kompose import PROGRAM_VARIABLE
+from homelab_pipelines.migration.reading import read_stack
+from tests.peers.image_programs import compiled
+from tests.unit.migration.kubernetes_model import faults
 
 Project = Callable[..., Path]
 
@@ -26,3 +34,31 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
     monkeypatch.chdir(tmp_path)
     return write
+
+
+@pytest.fixture(scope="session")
+def kompose_program() -> str:
+    """The real Kompose: the one that HOMELAB_KOMPOSE names, else compiled as the image's is."""
+    return os.environ.get(PROGRAM_VARIABLE) or str(compiled() / "kompose")
+
+
+@pytest.fixture
+def kompose(kompose_program: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Lets conversions find the real Kompose."""
+    monkeypatch.setenv(PROGRAM_VARIABLE, kompose_program)
+    return kompose_program
+
+
+Converted = Callable[..., Conversion]
+
+
+@pytest.fixture
+def converted(project: Project, kompose: str) -> Converted:
+    """Converts the project of a text; each object has to be one that Kubernetes' model allows."""
+
+    def convert_text(compose: str, policy: Policy | None = None, **files: str) -> Conversion:
+        conversion = convert(read_stack(project(compose, **files)), policy)
+        assert [fault for each in conversion.objects for fault in faults(each)] == []
+        return conversion
+
+    return convert_text
