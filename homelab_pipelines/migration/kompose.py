@@ -30,12 +30,14 @@ VERSION = "1.38.0"
 _SECONDS = 120
 # What Kubernetes lets a ConfigMap hold; Kompose makes larger ones all the same.
 _MOST_BYTES = 1024 * 1024
+_WORKLOADS = ("-deployment.yaml", "-daemonset.yaml", "-pod.yaml")
+_LIST = re.compile(r"( +)(?:containers|volumes):\n")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class KomposeOutput:
-    """Kompose's files as it wrote them, by name; its messages; its version; and what it was not given, with why."""
+    """Kompose's files as it wrote them (but see `in_order`), its messages, its version; what it was not given, and why."""
 
     version: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -183,7 +185,34 @@ def _convert(program: str, model: Mapping[str, Any]) -> tuple[bool, dict[str, by
         except subprocess.TimeoutExpired:
             return False, {}, (f"Kompose did not end within {_SECONDS} seconds",)
         files = {path.name: path.read_bytes() for path in sorted(target.iterdir()) if path.is_file()}
+        for name in files:
+            if name.endswith(_WORKLOADS):
+                files[name] = in_order(files[name].decode()).encode()
         return done.returncode == 0, files, _lines(done.stderr, scratch)
+
+
+def in_order(text: str) -> str:
+    """A workload's YAML with the containers and the volumes of its pod sorted, and otherwise as it was.
+
+    Kompose puts services that share a network into one pod in another order each time.
+    """
+    lines = text.splitlines(keepends=True)
+    out: list[str] = []
+    while lines:
+        out.append(lines.pop(0))
+        match = _LIST.fullmatch(out[-1])
+        if match is None:
+            continue
+        item = f"{match[1]}  - "
+        blocks: list[str] = []
+        while lines and (lines[0].startswith(item) or (blocks and lines[0].startswith(f"{match[1]}   "))):
+            line = lines.pop(0)
+            if line.startswith(item):
+                blocks.append(line)
+            else:
+                blocks[-1] += line
+        out += sorted(blocks)
+    return "".join(out)
 
 
 def _lines(text: str, scratch: str) -> tuple[str, ...]:

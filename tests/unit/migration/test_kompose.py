@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from homelab_pipelines.migration.errors import ProgramMissing
-from homelab_pipelines.migration.kompose import PROGRAM_VARIABLE, VERSION, find_kompose, presentable, run_kompose
+from homelab_pipelines.migration.kompose import (
+    PROGRAM_VARIABLE,
+    VERSION,
+    find_kompose,
+    in_order,
+    presentable,
+    run_kompose,
+)
 from homelab_pipelines.migration.reading import read_stack
 from tests.unit.migration.conftest import Project
 
@@ -72,3 +79,18 @@ def test_program_that_is_no_kompose_is_refused(
     monkeypatch.setenv(PROGRAM_VARIABLE, str(other))
     with pytest.raises(ProgramMissing, match="does not run as Kompose"):
         run_kompose(read_stack(project("services: {web: {image: 'nginx:1'}}")))
+
+
+def test_containers_of_one_pod_are_in_the_same_order_each_time(project: Project, kompose: str) -> None:
+    joined = "".join(f", s{index}: {{image: 'b:{index}', network_mode: 'service:a'}}" for index in range(6))
+    stack = read_stack(project(f"services: {{a: {{image: 'a:1', ports: ['80:80']}}{joined}}}"))
+    assert len({run_kompose(stack).files["a-deployment.yaml"] for _ in range(5)}) == 1
+
+
+def test_putting_in_order_changes_nothing_else() -> None:
+    text = "spec:\n  containers:\n    - name: b\n      args:\n        - x\n    - name: a\n  restartPolicy: Always\n"
+    sorted_text = (
+        "spec:\n  containers:\n    - name: a\n    - name: b\n      args:\n        - x\n  restartPolicy: Always\n"
+    )
+    assert in_order(text) == sorted_text
+    assert in_order(sorted_text) == sorted_text
