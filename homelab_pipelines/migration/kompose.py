@@ -37,7 +37,7 @@ _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class KomposeOutput:
-    """Kompose's files as it wrote them (but see `in_order`), its messages, its version; what it was not given, and why."""
+    """Kompose's files as it wrote them (see `in_order`), its messages, its version; what it was not given, and why."""
 
     version: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
