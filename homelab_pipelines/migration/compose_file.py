@@ -109,7 +109,7 @@ def _line_faults(text: str) -> Iterator[Fault]:
         return
     tabs = tab_lines(text)
     if tabs:
-        also = f", and in {len(tabs) - 1} more lines" if len(tabs) > 1 else ""
+        also = f", and in {len(tabs) - 1} more" if len(tabs) > 1 else ""
         column = lines[tabs[0] - 1].index("\t") + 1
         yield Fault(
             tabs[0],
@@ -148,7 +148,7 @@ def _without_harmless_tabs(text: str) -> str:
 
 def _structure_problems(file: ComposeFile) -> Iterator[Problem]:
     """A file that is no mapping, and port pairs that became mappings (`- 8080: 80`)."""
-    if file.document.data is None:
+    if file.document.data in (None, {}):
         yield Problem(str(file.path), 1, 1, "this file is empty", "write services: and below it each service")
     elif not isinstance(file.document.data, dict):
         yield Problem(str(file.path), 1, 1, "a Compose file is a mapping (key: value)", "start with services:")

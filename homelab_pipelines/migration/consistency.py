@@ -38,7 +38,8 @@ def _undefined(stack: Stack) -> Iterator[Problem]:
         for key, kind in (("depends_on", "service"), ("networks", "network")):
             known = services if kind == "service" else stack.model.get("networks") or {}
             for wanted in service.get(key) or {}:
-                if wanted not in known and wanted != mode.removeprefix("service:"):
+                by_mode = key == "depends_on" and mode == f"service:{wanted}"
+                if wanted not in known and not by_mode:
                     yield _missing(stack, (*at, key, wanted), kind, wanted, known)
         for key, kind in (("volumes", "volume"), ("secrets", "secret"), ("configs", "config")):
             known = stack.model.get(key) or {}

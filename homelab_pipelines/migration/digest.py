@@ -25,4 +25,4 @@ def stack_digest(stack: Stack) -> str:
 
 def _env_files(stack: Stack) -> Iterator[FilePath]:
     for service in (stack.model.get("services") or {}).values():
-        yield from (FilePath(entry["path"]) for entry in service.get("env_file") or ())
+        yield from (FilePath(entry.get("path") or "") for entry in service.get("env_file") or ())

@@ -8,6 +8,12 @@ from __future__ import annotations
 # Compose's words → ours. `path` leads to the place, `key` and `name` are repeated, nothing else is.
 _PATH = r"(?P<path>[\w.\[\]/${}-]+)"
 REFUSALS: tuple[tuple[str, str, str], ...] = (
+    (r"^panic: ", "Compose itself breaks off on this project",
+     "look for a list or a mapping where one text should stand, or the other way round"),
+    (r"extends\.(?P<service>\S+)\.service is required", "this extends names no service", "add service:"),
+    (r"empty compose file", "this project has no services", "write services: and below it each service"),
+    (r"`(?P<path>include)` must be a list", "include must be a list", "write each file as - path"),
+    (rf"environment path attribute {_PATH} is missing", "this env file has no path", "add path:"),
     (rf"error while interpolating {_PATH}: required variable (?P<name>\w+) is missing a value",
      "the variable {name} must be set, and is not", "set it in .env beside the Compose file: {name}=…"),
     (r"required variable (?P<name>\w+) is missing a value",
@@ -32,11 +38,13 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
      "write each service as name: and its keys below"),
     (rf"{_PATH} '.*' does not match pattern", "{key} has a form that Compose does not take",
      "write letters, digits, and _ . - between them; names have two characters or more"),
-    (rf"{_PATH} false schema", "unknown key{named}", "mend its name, or remove it"),
-    (rf"{_PATH} must be an? (?P<kind>string|boolean|integer|number|object|array|list|mapping)",
+    (rf"service (?:volume|device|ports) {_PATH} is missing a (?:mount )?target", "this entry has no target",
+     "add target: and the path or port in the container"),
+    (r"(?P<path>\S+) false schema", "unknown key{named}", "mend its name, or remove it"),
+    (rf"{_PATH} must be an? (?P<kind>string|boolean|integer|number|object|array|list|mapping|null)",
      "{key} must be {kind}", "look up its form in the Compose file reference"),
     (rf"{_PATH} value must be one of (?P<choices>.+)", "{key} must be one of {choices}", "choose one of them"),
-    (rf"{_PATH}: (?:unexpected|unsupported|invalid) (?:type|value)",
+    (rf"{_PATH}: (?:unexpected|unsupported|invalid) (?:expose )?(?:type|value)",
      "{key} has a value of a kind that Compose does not take here", "put a number or true into quotes to make it text"),
     (rf"{_PATH}: one of (?P<choices>[\w|]+) must be set", "one of {choices} is missing in {key}", "add one of them"),
     (rf"{_PATH}: (?P<choices>[\w|]+) attributes are mutually exclusive",
@@ -55,7 +63,7 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
      "write it in the same form in both files"),
     (r"cannot extend service \"(?P<service>[^\"]+)\" in .*: no services section",
      "the extended file has no services", "name a file with services:"),
-    (r"cannot extend service \"(?P<service>[^\"]+)\" in .*: service \"(?P<name>[^\"]+)\" not found",
+    (r"cannot extend service \"(?P<service>[^\"]+)\" in .*: service \"(?P<name>[^\"]*)\" not found",
      "there is no service '{name}' to extend", "mend the name"),
     (r"Circular reference:\n\s+(?P<service>\S+) in ", "this service extends itself, over others or not",
      "remove one extends of this circle"),
@@ -64,7 +72,13 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
     (r"project name must not be empty", "the project has no name that Compose can use", "add name: at the top"),
 )  # fmt: skip
 # The kinds of a JSON Schema, as a person calls them.
-KINDS = {"string": "a text", "object": "a mapping (key: value)", "array": "a list", "boolean": "true or false"}
+KINDS = {
+    "string": "a text",
+    "object": "a mapping (key: value)",
+    "array": "a list",
+    "null": "of another kind",
+    "boolean": "true or false",
+}
 # Keys of a service that are often misspelt (compose-spec, 05-services.md).
 SERVICE_KEYS = (
     "build", "cap_add", "cap_drop", "command", "configs", "container_name", "depends_on", "deploy", "devices", "dns",

@@ -5,6 +5,7 @@ Of Compose's words only those are repeated that are keys and names of the files.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
@@ -12,8 +13,9 @@ from typing import Any
 
 from homelab_pipelines.inventory.problems import Path, Problem, did_you_mean, risky, shown
 from homelab_pipelines.migration.compose_file import ComposeFile
-from homelab_pipelines.migration.project_files import Project
+from homelab_pipelines.migration.project_files import Layer, Project
 from homelab_pipelines.migration.refusal_words import KINDS, REFUSALS, SERVICE_KEYS
+from homelab_pipelines.migration.stack import leaves
 from homelab_pipelines.migration.variables import references, split, substitute
 
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>.*)"$')
@@ -21,7 +23,11 @@ _UNSET = re.compile(r'^The "(?P<name>[^"]+)" variable is not set')
 _OBSOLETE = re.compile(r"^(?P<file>.*): the attribute `(?P<key>\w+)` is obsolete")
 _IN_SERVICE = re.compile(r'^service "(?P<service>[^"]+)": (?P<key>[\w.\[\]/]+): (?P<said>.+)$')
 _IN_PATH = re.compile(r"^(?P<path>[\w.-]+): (?P<said>external\.name is deprecated)")
+_PORT_ENTRY = re.compile(
+    r"(?:(\[[\da-fA-F:]+\]|\d+\.[\d.]+|[\da-fA-F:]+:):)?((?:\d*(?:-\d+)?:)?\d+(?:-\d+)?)(?:/(?:tcp|udp|sctp))?"
+)
 _UNNAMED = "this entry"
+_WORD = re.compile(r"[^\s\[\]{}(),:;\"'`]+")
 _STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
 
 
@@ -33,14 +39,14 @@ def refusal_problems(project: Project, messages: str) -> list[Problem]:
     for expression, message, hint in REFUSALS:
         if match := re.search(expression, text):
             return [_refused(project, match, text, message, hint)]
-    if match := re.search(r"go-yaml load error.* at (?:L\d+\.C\d+-)?L(\d+)\.C(\d+): ", text):
+    if match := re.search(r"go-yaml load error.* at (?:L\d+\.C\d+-)?L(\d+)\.C(\d+): |(?:line (\d+): )+cannot", text):
         files = list(project.files())
-        line, column = (int(match[1]), int(match[2])) if len(files) == 1 else (0, 0)
+        line, column = (int(match[1] or match[3]), int(match[2] or 1)) if len(files) == 1 else (0, 0)
         tab = "a tab stands where YAML wants spaces" if "tab character" in text else "Compose cannot read this YAML"
         return [
             Problem(str(files[0].path), line, column, tab, "look at this line and the one above: indent with spaces")
         ]
-    said = _masked(text.splitlines()[0] if text else "it gave no reason")
+    said = _masked(project, text.splitlines()[0] if text else "it gave no reason")
     hint = "docker compose config says it in full"
     return [Problem(str(_named(project, text).path), 0, 0, f"Compose refuses this project: {said}", hint)]
 
@@ -94,19 +100,18 @@ def _key(path: Path, dotted: str) -> str:
 
 def _bad_entries(project: Project, text: str) -> Iterator[Problem]:
     """Refusals that name a value and no place: every entry that has become such a value is found by its own text."""
-    if "empty section between colons" in text or "too many colons" in text:
+    if "empty section between colons" in text or "empty volume spec" in text or "too many colons" in text:
         for file, path, item, became in _entries(project, "volumes"):
-            if "" in became.split(":")[:2]:
+            if "" in split(became, ":")[:2]:
                 names = " and ".join(dict.fromkeys(re.findall(r"\$\{?(\w+)", item)))
                 said = f"the variable {names} is not set, and so a part of this mount is empty" if names else ""
                 hint = f"set it in .env beside the Compose file: {names}=…" if names else "write source:target"
                 yield file.problem(path, said or "a part of this mount is empty", hint)
             elif len(split(became, ":")) > 3:
                 yield file.problem(path, "this mount has too many colons", "write it in long form: source, target")
-    if re.search(r"invalid (?:host|container)?port", text, re.I):
+    if re.search(r"invalid ((host|container)?port|ip address|proto)|no port specified", text, re.I):
         for file, path, _, became in _entries(project, "ports"):
-            numbers = re.findall(r"[^:/\[\]-]+", became.partition("/")[0].rpartition("]")[2] or became)
-            if "$" not in became and not all(map(_is_port, numbers[-2:])):
+            if not _is_port_entry(became):
                 yield file.problem(path, "this is no port", "write numbers from 1 to 65535: 8080:80")
     if re.search("container name .* already in use", text):
         named: dict[str, str] = {}
@@ -131,8 +136,16 @@ def _bad_entries(project: Project, text: str) -> Iterator[Problem]:
                 yield file.problem(path, "this device has too many colons", "write it as source, target, permissions")
 
 
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < 65536
+def _is_port_entry(text: str) -> bool:
+    """Whether a text has the form of a port in short syntax, with numbers that are ports."""
+    match = _PORT_ENTRY.fullmatch(text)
+    if match is None:
+        return False
+    try:
+        ipaddress.ip_address((match[1] or "::").strip("[]"))
+    except ValueError:
+        return False
+    return all(0 < int(number) < 65536 for number in re.findall(r"\d+", match[2]))
 
 
 def _entries(project: Project, key: str) -> Iterator[tuple[ComposeFile, Path, str, str]]:
@@ -194,10 +207,19 @@ def _variable(project: Project, name: str) -> tuple[ComposeFile, Path] | None:
     return None
 
 
-def _masked(text: str) -> str:
-    """A message without what stands in quotes and without what looks like a value: either may be secret."""
+def _masked(project: Project, text: str) -> str:
+    """A message without what stands in quotes, and without words that stand in values of the files: may be secrets."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "…", text)
-    return " ".join("…" if risky(word) else word for word in text.split())
+    values = {word for layer in (*project.layers, *project.extended.values()) for word in _words_of_values(layer)}
+    words = (word if not risky(word) and not values & set(_WORD.findall(word)) else "…" for word in text.split())
+    return " ".join(words)
+
+
+def _words_of_values(layer: Layer) -> Iterator[str]:
+    for _, value in leaves(layer.file.document.data):
+        yield from _WORD.findall(str(value))
+    for value in layer.variables.values():
+        yield from _WORD.findall(value)
 
 
 def warning_problems(project: Project, messages: str) -> Iterator[Problem]:
@@ -221,7 +243,13 @@ def warning_problems(project: Project, messages: str) -> Iterator[Problem]:
             file, path = locate(project, match["path"])
             yield file.problem(path, match["said"], "write name: and external: true")
         else:
-            yield Problem(str(_named(project, text).path), 0, 0, f"Compose warns: {_masked(text)}", "")
+            yield Problem(
+                str(_named(project, text).path),
+                0,
+                0,
+                f"Compose warns: {_masked(project, text)}",
+                "docker compose config says it in full",
+            )
 
 
 def unset_variables(project: Project, names: frozenset[str]) -> Iterator[Problem]:

@@ -44,12 +44,12 @@ def missing_env_files(stack: Stack) -> Iterator[Problem]:
 def _env_files(stack: Stack) -> Iterator[tuple[Path, FilePath, bool]]:
     for name, service in (stack.model.get("services") or {}).items():
         for index, entry in enumerate(service.get("env_file") or ()):
-            yield ("services", name, "env_file", index), FilePath(entry["path"]), entry.get("required", True)
+            yield ("services", name, "env_file", index), FilePath(entry.get("path") or ""), entry.get("required", True)
 
 
 def _optional_env_files(stack: Stack, at: Path, service: dict[str, Any]) -> Iterator[Problem]:
     for index, entry in enumerate(service.get("env_file") or ()):
-        if entry.get("required") is False and not FilePath(entry["path"]).is_file():
+        if entry.get("required") is False and not FilePath(entry.get("path") or "").is_file():
             message = "this env file does not exist; it is not required, so Compose goes on without it"
             yield _at(stack, (*at, "env_file", index), message, "write it if the service needs it")
 
