@@ -11,10 +11,10 @@ from homelab_pipelines.backup.configured import inventory_path
 from homelab_pipelines.commands.output import print_json, say
 from homelab_pipelines.inventory.loader import load
 from homelab_pipelines.inventory.problems import Problem, did_you_mean
-from homelab_pipelines.migration.account import blockers, status
+from homelab_pipelines.migration.account import status
 from homelab_pipelines.migration.convert import Conversion, convert
 from homelab_pipelines.migration.draft import Policy
-from homelab_pipelines.migration.ledger import FATES
+from homelab_pipelines.migration.ledger import FATES, dotted
 from homelab_pipelines.migration.manifests import write
 from homelab_pipelines.migration.reading import read_stack
 from homelab_pipelines.migration.stack import Stack, StackInvalid
@@ -56,7 +56,10 @@ def _read(name: str) -> Stack:
 
 
 def _result(conversion: Conversion) -> dict[str, Any]:
-    entries = [{key: each[key] for key in ("file", "line", "message")} for each in blockers(conversion)]
+    entries = [
+        {"file": place.file, "line": place.line, "message": f"{dotted(path)}: {decision}"}
+        for path, place, decision in conversion.blockers
+    ]
     return {
         "stack": conversion.stack.name,
         "status": status(conversion),
@@ -77,8 +80,8 @@ def _tell(conversion: Conversion, output: Path) -> None:
     counts = conversion.ledger.counts()
     classes = ", ".join(f"{counts[fate]} {fate}" for fate in FATES)
     say(f"{conversion.stack.name}: {status(conversion)}; {counts['total']} values: {classes}")
-    for each in blockers(conversion):
-        say(f"{each['file']}:{each['line']}: {each['message']}")
+    for path, place, decision in conversion.blockers:
+        say(f"{place}: {dotted(path)}: {decision}")
     for requirement in conversion.requirements:
         say(f"the cluster must have: {requirement}")
     for warning in conversion.stack.warnings:

@@ -53,7 +53,7 @@ def status(conversion: Conversion) -> str:
 
 
 def blockers(conversion: Conversion) -> list[dict[str, Any]]:
-    """What a person must decide, with file and line."""
+    """What a person must decide, with file (from the stack's folder), line and path."""
     folder = conversion.stack.folder
     return [
         {**_place(place, folder), "path": dotted(path), "message": f"{dotted(path)}: {decision}"}
@@ -109,6 +109,6 @@ def _cell(text: str) -> str:
 
 def _place(place: Place, folder: FilePath) -> dict[str, Any]:
     """A place with the file relative to the stack's folder, so that the report is the same wherever that lies."""
-    file = FilePath(place.file)
+    file = FilePath(place.file).absolute()
     shown = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else place.file
     return {"file": shown, "line": place.line}
