@@ -51,6 +51,13 @@ def cpu_quantity(value: Any) -> str:
     return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"
 
 
+def amount(text: str) -> float:
+    """A quantity of Kubernetes as a number: `500m` is 0.5, `1Ki` is 1024. Raises ValueError."""
+    factors = {"m": 1e-3, "Ki": 1024.0, "Mi": 1024.0**2, "Gi": 1024.0**3}
+    suffix = next((suffix for suffix in factors if text.endswith(suffix)), "")
+    return float(text.removesuffix(suffix)) * factors.get(suffix, 1.0)
+
+
 def image_name(image: str) -> str:
     """The last part of an image's name, without registry, tag and digest: `postgres`."""
     return image.partition("@")[0].rpartition("/")[2].partition(":")[0]

@@ -25,6 +25,11 @@ def apply(draft: Draft) -> None:
                 _gpu(draft, name, _INTEL, 1)
                 to = f"resources.limits {_INTEL}"
                 draft.ledger.replaced((*path, index), f"{draft.to_container(name, to)}, from the device plugin")
+            elif not source.startswith("/dev/"):
+                decision = (
+                    "a device of CDI needs a device plugin, or a driver for dynamic allocation: name its resource"
+                )
+                draft.ledger.blocked((*path, index), decision)
             else:
                 _node_device(draft, name, source, target, (*path, index))
     for name, gpus, path in draft.having("gpus"):

@@ -10,7 +10,7 @@ from homelab_pipelines.migration.values import image_tag, literal
 
 _PULL = {
     "always": "Always", "never": "Never", "missing": "IfNotPresent", "if_not_present": "IfNotPresent",
-    "daily": "Always", "weekly": "Always",
+    "daily": "Always", "weekly": "Always", "every": "Always",
 }  # fmt: skip
 _ARCHITECTURES = {"amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64"}
 
@@ -38,7 +38,9 @@ def apply(draft: Draft) -> None:
             draft.ledger.replaced(path, "imagePullPolicy of the image that is to be pushed")
         elif pull:
             draft.containers[name]["imagePullPolicy"] = pull
-            draft.ledger.carried(path, draft.to_container(name, "imagePullPolicy"))
+            exact = policy in ("always", "never", "missing", "if_not_present")
+            record = draft.ledger.carried if exact else draft.ledger.replaced
+            record(path, draft.to_container(name, f"imagePullPolicy {pull}"))
         else:
             draft.ledger.dropped(path, "Kubernetes pulls Always, IfNotPresent or Never")
     for name, platform, path in draft.having("platform"):

@@ -105,6 +105,8 @@ def mount_files(draft: Draft, name: str, each: Mapping[str, Any], files: Mapping
 def _content(draft: Draft, section: str, key: str, value: Mapping[str, Any]) -> bytes | None:
     """What a config or secret holds; None where it cannot be had, which blocks."""
     path: Path = (section, key)
+    if "labels" in value:
+        draft.ledger.dropped((*path, "labels"), "a label of Docker's, which nothing reads on Kubernetes")
     if value.get("external"):
         draft.ledger.blocked(path, "it is kept by Docker Swarm, which does not give it out: name a file instead")
     elif "content" in value:

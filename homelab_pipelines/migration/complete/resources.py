@@ -12,7 +12,7 @@ from typing import Any
 from homelab_pipelines.inventory.problems import Path
 from homelab_pipelines.migration.draft import Draft, Object
 from homelab_pipelines.migration.known_images import is_database
-from homelab_pipelines.migration.values import cpu_quantity, quantity, size_in_bytes
+from homelab_pipelines.migration.values import amount, cpu_quantity, quantity, size_in_bytes
 
 # What a container asks for that says nothing: enough for the scheduler to see it, little enough for a Raspberry Pi.
 _DEFAULT = {"cpu": "25m", "memory": "64Mi"}
@@ -56,6 +56,7 @@ def apply(draft: Draft) -> None:
             if key in service:
                 draft.ledger.dropped((*path, key), reason)
         _defaults(resources, is_database(str(service.get("image", ""))))
+        _within_limits(resources)
 
 
 def _section(draft: Draft, name: str, section: Mapping[str, Any], path: Path, resources: Object, field: str) -> None:
@@ -77,3 +78,11 @@ def _defaults(resources: Object, database: bool) -> None:
     for unit, value in (_DATABASE if database else _DEFAULT).items():
         if unit not in limits and unit not in requests:
             resources.setdefault("requests", {})[unit] = value
+
+
+def _within_limits(resources: Object) -> None:
+    """A request above its limit is refused: the limit is what the container gets."""
+    for unit, limit in resources.get("limits", {}).items():
+        asked = resources.get("requests", {}).get(unit)
+        if asked is not None and amount(asked) > amount(limit):
+            resources["requests"][unit] = limit

@@ -47,6 +47,7 @@ def apply(draft: Draft) -> None:
             _option(draft, name, literal(option).replace("=", ":", 1), (*path, index))
     for name, values, path in draft.having("sysctls"):
         _sysctls(draft, name, values, path)
+    _contradictions(draft)
     _namespaces(draft)
     _process(draft)
 
@@ -127,6 +128,17 @@ def _sysctls(draft: Draft, name: str, values: Mapping[str, Any], path: Path) -> 
             draft.require(f"the kubelet started with --allowed-unsafe-sysctls={key}")
     if not entries:
         draft.pod_security(name).pop("sysctls")
+
+
+def _contradictions(draft: Draft) -> None:
+    """The API server refuses a privileged container that may not gain privileges."""
+    for name, _, path in draft.having("security_opt"):
+        context = draft.container_security(name)
+        if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
+            del context["allowPrivilegeEscalation"]
+            draft.ledger.blocked(
+                path, "it is privileged, also by its devices, and so cannot be kept from more: choose one"
+            )
 
 
 def _namespaces(draft: Draft) -> None:

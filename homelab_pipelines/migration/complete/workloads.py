@@ -11,7 +11,8 @@ from typing import Any
 
 from homelab_pipelines.inventory.problems import Path
 from homelab_pipelines.migration.draft import Draft, Pod
-from homelab_pipelines.migration.known_images import is_database
+from homelab_pipelines.migration.known_images import is_database, known_port
+from homelab_pipelines.migration.peers import Peers, names_of
 
 
 def apply(draft: Draft) -> None:
@@ -67,7 +68,7 @@ def _awaited(draft: Draft) -> set[str]:
 def _kind(draft: Draft, pod: Pod, service: Mapping[str, Any], path: Path, awaited: bool) -> None:
     deploy = service.get("deploy") or {}
     restart, retries = _policy(service)
-    serves = any(service.get(key) for key in ("ports", "expose", "healthcheck"))
+    serves = _serves(draft, pod.services[0], service)
     if awaited or (restart in ("no", "on-failure") and _said(service) and not serves):
         pod.kind, pod.replicas = "Job", None
         pod.job = {"backoffLimit": retries if restart == "on-failure" else 0}
@@ -81,6 +82,16 @@ def _kind(draft: Draft, pod: Pod, service: Mapping[str, Any], path: Path, awaite
     persistent = any(volume.get("type") in ("volume", "bind") for volume in service.get("volumes") or ())
     if is_database(str(service.get("image", ""))) and persistent:
         pod.kind = "StatefulSet"
+
+
+def _serves(draft: Draft, name: str, service: Mapping[str, Any]) -> bool:
+    """Whether a service is there to be dialled, and so never done: by its own keys, its image, or its peers."""
+    if any(service.get(key) for key in ("ports", "expose", "healthcheck")) or known_port(str(service.get("image", ""))):
+        return True
+    labels = {**(service.get("labels") or {}), **((service.get("deploy") or {}).get("labels") or {})}
+    if any(key.lower().startswith("traefik.") for key in labels):
+        return True
+    return "replicas" in (service.get("deploy") or {}) or any(map(Peers(draft).dialled, names_of(name, service)))
 
 
 def _said(service: Mapping[str, Any]) -> bool:
@@ -107,10 +118,12 @@ def _restart(draft: Draft, name: str, service: Mapping[str, Any], path: Path) ->
             draft.ledger.dropped(where, "deploy.restart_policy counts before it")
         elif pod.kind == "Job":
             draft.ledger.carried(where, draft.to(name, "restartPolicy and backoffLimit"))
+            for part in ("delay", "window"):
+                draft.ledger.dropped((*where, part), "Kubernetes waits longer from try to try, from ten seconds on")
         elif restart in ("always", "unless-stopped"):
             draft.ledger.carried(where, f"{pod.kind}/{pod.name}, whose pods are always restarted")
         else:
-            reason = "it has ports or a health check, so it is a server, and a controller always restarts it"
+            reason = "it is a server, by its ports, labels, image or peers, and a controller always restarts it"
             draft.ledger.replaced(where, f"{pod.kind}/{pod.name}: {reason}")
 
 
@@ -134,9 +147,13 @@ def _network_mode(draft: Draft, name: str, service: Mapping[str, Any], path: Pat
 def _small_keys(draft: Draft, name: str, service: Mapping[str, Any], path: Path) -> None:
     pod, deploy = draft.pods[name], (*path, "deploy")
     to = draft.to(name, "replicas" if pod.replicas is not None else "kind")
-    for key in ((*path, "scale"), (*deploy, "replicas"), (*deploy, "mode")):
-        draft.ledger.carried(key, to)
+    draft.ledger.carried((*deploy, "mode"), to)
+    for key in ((*path, "scale"), (*deploy, "replicas")):
+        if pod.kind == "Job":
+            draft.ledger.replaced(key, f"Job/{pod.name}, which runs once")
+        else:
+            draft.ledger.carried(key, to)
     for part in ("update_config", "rollback_config"):
-        draft.ledger.replaced((*deploy, part), f"{pod.kind}'s own way to roll out: one pod after another is ready")
+        draft.ledger.replaced((*deploy, part), f"the way in which {pod.kind}s are rolled out, one pod after another")
     draft.ledger.replaced((*deploy, "endpoint_mode"), "the ClusterIP of a Service")
     draft.ledger.carried((*path, "profiles"), "all profiles are converted; leave out what you do not use in an overlay")

@@ -84,6 +84,16 @@ def test_resources(converted: Converted) -> None:
     assert fate(conversion, "services", "none", "pids_limit") == "dropped"
 
 
+def test_request_never_exceeds_its_limit(converted: Converted) -> None:
+    conversion = converted("services: {app: {image: 'nginx:1', cpu_shares: 1024, cpus: 0.5}}")
+    assert container(conversion, "app")["resources"]["requests"]["cpu"] == "500m"
+
+
+def test_privileged_container_that_may_not_gain_privileges_blocks(converted: Converted) -> None:
+    text = "services: {app: {image: 'nginx:1', privileged: true, security_opt: ['no-new-privileges:true']}}"
+    assert fate(converted(text), "services", "app", "security_opt", 0) == "blocked"
+
+
 def test_devices(converted: Converted) -> None:
     conversion = converted("""
         services:

@@ -16,6 +16,8 @@ from tests.unit.migration.objects import container, fate, found, names, pod
         ("{image: 'busybox:1', restart: 'no'}", "Job"),
         ("{image: 'busybox:1', restart: 'on-failure:3'}", "Job"),
         ("{image: 'busybox:1', restart: 'no', expose: ['80']}", "Deployment"),
+        ("{image: 'redis:8', deploy: {restart_policy: {condition: on-failure}}}", "Deployment"),
+        ("{image: 'busybox:1', deploy: {restart_policy: {condition: on-failure}}}", "Job"),
         ("{image: 'busybox:1', deploy: {mode: global}}", "DaemonSet"),
         ("{image: 'postgres:17', restart: always, volumes: ['/var/lib/postgresql/data']}", "StatefulSet"),
         ("{image: 'redis:8', restart: always}", "Deployment"),
