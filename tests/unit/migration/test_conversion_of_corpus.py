@@ -16,6 +16,7 @@ from homelab_pipelines.migration.convert import convert
 from homelab_pipelines.migration.manifests import files
 from homelab_pipelines.migration.reading import read_stack
 from homelab_pipelines.migration.stack import StackInvalid
+from tests.unit.migration.beside_kompose import lacking
 from tests.unit.migration.kubernetes_model import faults
 
 CORPUS = os.environ.get("HOMELAB_CORPUS", "")
@@ -38,6 +39,7 @@ def test_entry_is_converted_with_nothing_unaccounted(entry: Path, kompose: str) 
     assert (found["status"] == "blocked") is bool(found["blockers"])
     assert [each for each in found["blockers"] if not each["line"] or ": " not in each["message"]] == []
     assert [fault for each in conversion.objects for fault in faults(each)] == []
+    assert lacking(conversion) == [], "of what is right in Kompose's objects"
     made = files(conversion)
     assert made == files(convert(stack)), "the same bytes each time"
     values = {content for keys in conversion.secrets.values() for content in keys.values()}

@@ -21,6 +21,7 @@ from homelab_pipelines.migration.complete import order
 from homelab_pipelines.migration.convert import Conversion, Unaccounted, convert
 from homelab_pipelines.migration.manifests import FolderTaken, files, write
 from homelab_pipelines.migration.reading import read_stack
+from tests.unit.migration.beside_kompose import lacking
 from tests.unit.migration.conftest import Converted
 from tests.unit.migration.kubernetes_model import faults
 
@@ -95,6 +96,25 @@ def test_kustomize_renders_it(name: str, overlay: str, tmp_path: Path, kompose: 
     secret_names = {each["metadata"]["name"] for each in rendered if each["kind"] == "Secret"}
     text = done.stdout
     assert all(text.count(each) > 1 for each in secret_names), "each Secret is referred to by its name with the digest"
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_nothing_is_lacking_that_is_right_in_komposes_objects(name: str, tmp_path: Path, kompose: str) -> None:
+    conversion = conversion_of(name, tmp_path)
+    assert lacking(conversion) == []
+    for each in conversion.objects:
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            each["spec"]["template"]["spec"]["containers"][0].pop("envFrom", None)
+    assert any(": variable " in each for each in lacking(conversion)), "the comparison can fail"
+
+
+def test_every_key_of_the_specification_has_a_rule(tmp_path: Path, kompose: str) -> None:
+    folder = tmp_path / "every_key"
+    shutil.copytree(Path(__file__).with_name("every_key"), folder)
+    conversion = convert(read_stack(folder))
+    assert conversion.ledger.unaccounted() == []
+    assert conversion.ledger.counts()["total"] > 200
+    assert [fault for each in conversion.objects for fault in faults(each)] == []
 
 
 def test_blocked_stack_names_file_line_and_decision(tmp_path: Path, kompose: str) -> None:
