@@ -96,6 +96,10 @@ def test_variables_of_an_include_are_those_of_its_own_env_file(project: Project)
             "2:11 no service uses this entry of volumes; Compose leaves it out",
         ),
         (
+            "services: {a: {image: x, secrets: [key]}}\nsecrets: {key: {file: none.txt}}",
+            "2:17 the file of secrets entry 'key' does not exist",
+        ),
+        (
             "services: {a: {image: x, networks: [n]}}\nnetworks: {n: {external: {name: m}}}",
             "2:12 external.name is deprecated",
         ),
