@@ -57,7 +57,7 @@ def _optional_env_files(stack: Stack, at: Path, service: dict[str, Any]) -> Iter
 
 def _inherited(project: Project, stack: Stack, at: Path, service: dict[str, Any]) -> Iterator[Problem]:
     """Variables that are named without a value: those come from .env, or from whoever starts Compose."""
-    known = project.layers[-1].variables
+    known = project.main.variables
     for variable, value in (service.get("environment") or {}).items():
         if value is None and variable not in known:
             message = f"{variable} has no value here: it comes from the shell that starts Compose, and is not in .env"
