@@ -37,18 +37,26 @@ class Layer:
 class Project:
     """The files of a project.
 
-    `layers` define resources, the strongest first: what several of them say, the first decides. `extended` are the
-    files that an `extends` names, by (naming file, service). `problems` are what keeps the project from being read.
+    `named` are those that the project begins with, the Compose file and its overrides. `layers` define resources, the
+    strongest first: what several of them say, the first decides. `extended` are the files that an `extends` names, by
+    (naming file, service). `problems` are what keeps the project from being read.
     """
 
+    named: tuple[FilePath, ...]
     layers: list[Layer] = field(default_factory=list)
     extended: dict[tuple[FilePath, str], Layer] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def main(self) -> Layer:
+        """The Compose file itself."""
+        return self.layers[len(self.named) - 1]
+
     def files(self) -> Iterator[ComposeFile]:
-        """Every file once."""
+        """Every file once: those that the project begins with, then what they include, then what is extended."""
+        count = len(self.named)
         seen: set[FilePath] = set()
-        for layer in (*self.layers, *self.extended.values()):
+        for layer in (*reversed(self.layers[:count]), *self.layers[count:], *self.extended.values()):
             if layer.file.path not in seen:
                 seen.add(layer.file.path)
                 yield layer.file
@@ -81,7 +89,7 @@ def read_project(files: tuple[FilePath, ...], environment: Mapping[str, str]) ->
     """Read the files of a project and all that they include and extend."""
     base = files[0].parent
     variables = {**read_env_file(base / ".env"), **environment}
-    project = Project()
+    project = Project(files)
     _add(project, files, base, variables, ())
     for file in project.files():
         project.problems += file.problems

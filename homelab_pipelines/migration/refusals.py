@@ -13,6 +13,7 @@ from typing import Any
 
 from homelab_pipelines.inventory.problems import Path, Problem, did_you_mean, risky, shown
 from homelab_pipelines.migration.compose_file import ComposeFile
+from homelab_pipelines.migration.env_refusals import env_refusal
 from homelab_pipelines.migration.project_files import Layer, Project
 from homelab_pipelines.migration.refusal_words import KINDS, REFUSALS, SERVICE_KEYS
 from homelab_pipelines.migration.stack import leaves
@@ -34,6 +35,8 @@ _STEP = re.compile(r"\[([^\]]*)\]|([^.\[\]]+)")
 def refusal_problems(project: Project, messages: str) -> list[Problem]:
     """Why Compose refused the project; at least one problem."""
     text = "\n".join(line for line in messages.splitlines() if not _LOG_LINE.match(line)).strip()
+    if in_env_file := env_refusal(project, text):
+        return [in_env_file]
     if found := list(_bad_entries(project, text)):
         return found
     for expression, message, hint in REFUSALS:
@@ -173,7 +176,7 @@ def locate(project: Project, dotted: str) -> tuple[ComposeFile, Path]:
     As deep as one of the files has it; where names have dots in them the longest that is there counts.
     """
     steps = [index or word for index, word in _STEP.findall(dotted)]
-    best: tuple[ComposeFile, Path] = (project.layers[-1].file, ())
+    best: tuple[ComposeFile, Path] = (project.main.file, ())
     for file in project.files():
         path = _walk(file.document.data, steps)
         if len(path) > len(best[1]) or (path == best[1] and not best[1]):
@@ -194,7 +197,7 @@ def _walk(data: Any, steps: list[str]) -> Path:
 def _named(project: Project, text: str) -> ComposeFile:
     """The file that a message names; the main file where it names none."""
     fits: Callable[[ComposeFile], bool] = lambda file: str(FilePath(file.path).absolute()) in text  # noqa: E731
-    return next((file for file in project.files() if fits(file)), project.layers[-1].file)
+    return next((file for file in project.files() if fits(file)), project.main.file)
 
 
 def _variable(project: Project, name: str) -> tuple[ComposeFile, Path] | None:
@@ -263,6 +266,6 @@ def unset_variables(project: Project, names: frozenset[str]) -> Iterator[Problem
             yield Problem(
                 place.file, place.line, place.column, message, f"set it in .env beside the Compose file: {name}=…"
             )
-    main = project.layers[-1].file
+    main = project.main.file
     for name in sorted(missing):
         yield Problem(str(main.path), 0, 0, f"the variable {name} is not set", f"set it in .env: {name}=…")

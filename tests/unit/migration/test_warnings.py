@@ -96,6 +96,10 @@ def test_variables_of_an_include_are_those_of_its_own_env_file(project: Project)
             "2:11 no service uses this entry of volumes; Compose leaves it out",
         ),
         (
+            "services: {a: {image: x, secrets: [key]}}\nsecrets: {key: {file: none.txt}}",
+            "2:17 the file of secrets entry 'key' does not exist",
+        ),
+        (
             "services: {a: {image: x, networks: [n]}}\nnetworks: {n: {external: {name: m}}}",
             "2:12 external.name is deprecated",
         ),
@@ -148,3 +152,14 @@ def test_windows_lines_and_tabs_behind_values_are_taken_as_compose_takes_them(pr
     stack = read_stack(folder)
     assert stack.warnings == ()
     assert stack.place(("services", "a", "ports", 0, "target")).line == 6
+
+
+def test_variable_of_the_projects_env_file_is_known_beside_an_include_that_has_its_own(project: Project) -> None:
+    said = warned(
+        project,
+        "include: [sub/compose.yaml]\nservices: {web: {image: x, environment: [TOKEN]}}",
+        sub__compose_DOT_yaml="services: {in: {image: y}}",
+        sub___DOT_env="OTHER=1",
+        _DOT_env="TOKEN=1",
+    )
+    assert said == []
