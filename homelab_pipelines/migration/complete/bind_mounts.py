@@ -15,6 +15,7 @@ from homelab_pipelines.migration.complete.claims import add_claim, claim_volume,
 from homelab_pipelines.migration.complete.mounted_files import mount_file, mount_files, small_text_files
 from homelab_pipelines.migration.complete.volumes import account_consistency
 from homelab_pipelines.migration.draft import Draft, Object
+from homelab_pipelines.migration.host_paths import is_file, is_folder
 from homelab_pipelines.migration.names import label
 from homelab_pipelines.migration.values import literal
 
@@ -75,9 +76,9 @@ def _decided(draft: Draft, name: str, each: Mapping[str, Any], path: Path) -> bo
         draft.ledger.blocked(path, decision if "docker" in source else other)
     elif source in _HOST or source.startswith(_BELOW_HOST):
         _host(draft, name, each, path)
-    elif FilePath(source).is_file():
+    elif is_file(source):
         mount_file(draft, name, each, path)
-    elif FilePath(source).is_dir():
+    elif is_folder(source):
         files = small_text_files(FilePath(source)) if each.get("read_only") else None
         if not files:
             return False
@@ -157,7 +158,7 @@ def _claims(draft: Draft, data: list[tuple[str, Mapping[str, Any], Path]]) -> No
                 draft, name, claim_volume(claim), literal(each.get("target")), readOnly=bool(each.get("read_only")),
                 subPath="" if below == "." else below,
             )  # fmt: skip
-            seen = "" if FilePath(_clean(each)).is_dir() else " (the folder is not on this machine)"
+            seen = "" if is_folder(_clean(each)) else " (the folder is not on this machine)"
             draft.ledger.carried(path, f"PersistentVolumeClaim/{claim}; its data is to be copied{seen}")
             _selinux(draft, each, path)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path as FilePath
 from typing import Any
 
 from homelab_pipelines.migration.draft import Draft
 from homelab_pipelines.migration.env_files import merged_environments
+from homelab_pipelines.migration.host_paths import is_file
 from homelab_pipelines.migration.peers import Peers
 from homelab_pipelines.migration.secret_words import is_secret
 from homelab_pipelines.migration.values import literal
@@ -66,7 +66,7 @@ def _readable_files(draft: Draft, service: str) -> list[dict[str, Any]]:
     found = []
     for index, entry in enumerate(draft.stack.model["services"][service].get("env_file") or ()):
         path = ("services", service, "env_file", index)
-        if FilePath(literal(entry["path"])).is_file():
+        if is_file(literal(entry["path"])):
             found.append(entry)
             to = f"ConfigMap and Secret {draft.containers[service]['name']}-env, by variable"
             draft.ledger.carried(path, to)

@@ -35,7 +35,8 @@ def _service(conversion: Conversion, theirs: dict[str, Any]) -> Iterator[str]:
     mine = {
         port["targetPort"]
         for each in conversion.objects
-        if each["kind"] == "Service" and each["metadata"]["name"] == name
+        if each["kind"] == "Service"
+        and each["metadata"]["name"] == label(name)  # Kompose leaves some names as they are, which no server takes
         for port in each["spec"].get("ports", ())
     }
     for port in theirs["spec"]["ports"]:

@@ -155,6 +155,12 @@ def test_bind_mount_is_decided_by_its_path(converted: Converted, mount: str, end
     assert fate(conversion, *MOUNT, "source") == ends
 
 
+def test_path_that_cannot_be_looked_at_counts_as_absent(converted: Converted) -> None:
+    conversion = converted(f"services: {{app: {{image: 'nginx:1', volumes: ['/srv/{'a' * 300}:/data']}}}}")
+    assert fate(conversion, *MOUNT, "source") == "carried"
+    assert len(conversion.copies) == 1
+
+
 def test_clock_becomes_the_time_zone(converted: Converted) -> None:
     text = "services: {app: {image: 'nginx:1', volumes: ['/etc/localtime:/etc/localtime:ro']}}"
     conversion = converted(text, Policy(time_zone="Europe/Berlin"))
