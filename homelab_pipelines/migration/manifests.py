@@ -29,8 +29,9 @@ class FolderTaken(MigrationError):
 
 
 def write(conversion: Conversion, folder: Path) -> None:
-    """Write a conversion into `folder`, in place of a former one. Either the old one is there, or the new one, whole.
+    """Write a conversion into `folder`, in place of a former one, which is there until the new one is whole.
 
+    Who is killed between the two renames at the end leaves the former one beside, in a hidden folder of the same name.
     Raises FolderTaken when there is something that is no conversion, OSError when it cannot be written.
     """
     folder = folder.absolute()
@@ -84,7 +85,7 @@ def _kustomization(**fields: Any) -> Object:
 
 
 def _dev(conversion: Conversion) -> Object:
-    """The stack in a namespace of its own, which takes no route, no address and no port from the one in use."""
+    """The stack in a namespace of its own: it takes no route, address or port from the one in use, nor its NFS data."""
     patches = []
     for each in conversion.objects:
         target = {"kind": each["kind"], "name": each["metadata"]["name"]}
@@ -94,7 +95,22 @@ def _dev(conversion: Conversion) -> Object:
         elif each["kind"] == "Service" and each["spec"].get("type") == "LoadBalancer":
             change = [{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}]
             patches.append({"target": target, "patch": _yaml(change).decode()})
+        elif apart := _set_apart(each):
+            patches.append({"target": target, "patch": _yaml(apart).decode()})
     return _kustomization(resources=["../../base"], namespace=f"{conversion.namespace[:59]}-dev", patches=patches)
+
+
+def _set_apart(each: Object) -> list[Object]:
+    """What to change of a workload so that it touches neither the node's own ports nor data that is in use."""
+    spec = each.get("spec", {}).get("template", {}).get("spec", {})
+    where = "/spec/template/spec"
+    keys = ("hostNetwork", "dnsPolicy") if spec.get("hostNetwork") else ()
+    changes: list[Object] = [{"op": "remove", "path": f"{where}/{key}"} for key in keys]
+    for index, volume in enumerate(spec.get("volumes", ())):
+        if "nfs" in volume:
+            value = {"name": volume["name"], "emptyDir": {}}
+            changes.append({"op": "replace", "path": f"{where}/volumes/{index}", "value": value})
+    return changes
 
 
 class _Dumper(yaml.SafeDumper):

@@ -117,6 +117,28 @@ def test_every_key_of_the_specification_has_a_rule(tmp_path: Path, kompose: str)
     assert [fault for each in conversion.objects for fault in faults(each)] == []
 
 
+def test_dev_overlay_touches_neither_the_nodes_ports_nor_data_in_use(
+    converted: Converted, kompose: str, tmp_path: Path
+) -> None:
+    kubectl = shutil.which("kubectl") or str(Path(kompose).with_name("kubectl"))
+    if not Path(kubectl).exists():
+        pytest.skip("there is no kubectl beside Kompose, nor on PATH")
+    conversion = converted("""
+        services: {app: {image: 'nginx:1', network_mode: host, volumes: ['nas:/data']}}
+        volumes: {nas: {driver_opts: {type: nfs, o: 'addr=10.0.0.5,rw', device: ':/export/data'}}}
+    """)
+    write(conversion, tmp_path / "out")
+    specs = {}
+    for overlay in ("dev", "prod"):
+        words = (kubectl, "kustomize", str(tmp_path / "out/overlays" / overlay))
+        rendered = yaml.safe_load_all(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        (workload,) = [each for each in rendered if each["kind"] == "Deployment"]
+        specs[overlay] = workload["spec"]["template"]["spec"]
+    assert (specs["prod"]["hostNetwork"], "nfs" in specs["prod"]["volumes"][0]) == (True, True)
+    assert specs["dev"]["volumes"] == [{"name": "nas", "emptyDir": {}}]
+    assert "hostNetwork" not in specs["dev"] and "dnsPolicy" not in specs["dev"]
+
+
 def test_blocked_stack_names_file_line_and_decision(tmp_path: Path, kompose: str) -> None:
     found = report(conversion_of("media", tmp_path))
     assert found["status"] == "blocked"
