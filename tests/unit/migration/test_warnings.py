@@ -117,6 +117,8 @@ def test_what_compose_takes_is_said_with_its_place(compose: str, message: str, p
         "services: {a: {image: x, privileged: true, stdin_open: false}}",
         "services: {a: {image: x, env_file: [{path: compose.yaml, required: false}]}}",
         "services: {a: {image: x, command: 'echo $$NOT $${EITHER}'}}",
+        "x-a: &a {TZ: UTC}\nx-b: &a {TZ: Europe/Berlin}\nservices: {a: {image: x, environment: *a}}",
+        "services: {a: {image: x, init: !!bool true, hostname: !!str 5}}",
     ],
 )
 def test_what_is_sound_is_not_warned_of(compose: str, project: Project) -> None:
