@@ -57,11 +57,13 @@ class Dialect:
 
     `whole` says in messages what a file holds. `most_nodes` is a guard against aliases that multiply ("billion
     laughs"): a homelab of a hundred services has some thousand nodes. `tags` are known, and noted in `Document.tags`.
+    `anchors_again`: an anchor may be given anew, as YAML allows, and aliases mean the last one before them.
     """
 
     whole: str = "homelab"
     most_nodes: int = 20_000
     tags: frozenset[str] = frozenset()
+    anchors_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,13 @@ class _Composer(yaml.SafeLoader):
     """SafeLoader as far as the node tree, without YAML 1.1's rules for plain scalars."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - the name and form are PyYAML's
+    anchors_again = False
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.anchors_again and not self.check_event(yaml.AliasEvent):
+            # PyYAML refuses an anchor that it knows already.
+            self.anchors.pop(self.peek_event().anchor, None)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
 
 _Composer.add_implicit_resolver("!plain", re.compile("", re.DOTALL), None)
@@ -142,6 +151,7 @@ def _compose(text: str, dialect: Dialect) -> yaml.Node | None:
     # The reader refuses control characters as soon as it is made.
     try:
         loader = _Composer(text)
+        loader.anchors_again = dialect.anchors_again
         try:
             return loader.get_single_node()
         finally:

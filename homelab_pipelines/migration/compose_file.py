@@ -17,7 +17,8 @@ from homelab_pipelines.migration.stack import Place
 
 # !reset and !override: compose-spec, 13-merge.md. The guard is ten times that of a homelab: the largest project that
 # is known to us (sentry) has 2,800 values, with anchors.
-COMPOSE = Dialect("Compose project", most_nodes=200_000, tags=frozenset({"!reset", "!override"}))
+_TAGS = frozenset({"!reset", "!override", *(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null"))})
+COMPOSE = Dialect("Compose project", most_nodes=200_000, tags=_TAGS, anchors_again=True)
 _CONFLICT = re.compile(r"(<{7}|={7}|>{7}|\|{7})( |$)")
 _PORTS = re.compile(r"\d{1,5}")
 _BASE_60 = re.compile(r"[1-9]\d*(:[0-5]?\d)+")

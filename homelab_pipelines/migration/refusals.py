@@ -106,7 +106,8 @@ def _bad_entries(project: Project, text: str) -> Iterator[Problem]:
     if "empty section between colons" in text or "empty volume spec" in text or "too many colons" in text:
         for file, path, item, became in _entries(project, "volumes"):
             if "" in split(became, ":")[:2]:
-                names = " and ".join(dict.fromkeys(re.findall(r"\$\{?(\w+)", item)))
+                unset = dict.fromkeys(re.findall(r"\$\{?(\w+)", item)) if item != became else ()
+                names = " and ".join(name for name in unset if not _is_set(project, file, name))
                 said = f"the variable {names} is not set, and so a part of this mount is empty" if names else ""
                 hint = f"set it in .env beside the Compose file: {names}=…" if names else "write source:target"
                 yield file.problem(path, said or "a part of this mount is empty", hint)
@@ -137,6 +138,11 @@ def _bad_entries(project: Project, text: str) -> Iterator[Problem]:
         for file, path, _, became in _entries(project, "devices"):
             if became.count(":") > 2:
                 yield file.problem(path, "this device has too many colons", "write it as source, target, permissions")
+
+
+def _is_set(project: Project, file: ComposeFile, name: str) -> bool:
+    layers = (*project.layers, *project.extended.values())
+    return any(layer.file is file and layer.variables.get(name) for layer in layers)
 
 
 def _is_port_entry(text: str) -> bool:

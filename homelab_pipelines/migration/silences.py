@@ -10,6 +10,7 @@ from typing import Any
 from homelab_pipelines.inventory.problems import Path, Problem, shown
 from homelab_pipelines.migration.project_files import Project
 from homelab_pipelines.migration.stack import Stack
+from homelab_pipelines.migration.variables import references
 
 # Mappings of a service whose values Compose makes text: 0777 becomes 511, 1.10 becomes 1.1.
 _TEXT_MAPPINGS = ("environment", "labels", "annotations", "sysctls")
@@ -32,6 +33,7 @@ def silence_problems(project: Project, stack: Stack) -> Iterator[Problem]:
     yield from _words_for_truth(project, stack)
     yield from _said_twice(project)
     yield from _unused(project, stack)
+    yield from _of_the_reader(project)
 
 
 def missing_env_files(stack: Stack) -> Iterator[Problem]:
@@ -121,6 +123,23 @@ def _unused(project: Project, stack: Stack) -> Iterator[Problem]:
                 if name not in (stack.model.get(section) or {}):
                     message = f"no service uses this entry of {section}; Compose leaves it out"
                     yield layer.file.problem((section, name), message, "remove it, or name it in a service")
+
+
+def _of_the_reader(project: Project) -> Iterator[Problem]:
+    """What Compose takes from whoever reads the files, the home folder and PATH: on the host they may be others."""
+    for layer in (*project.layers, *project.extended.values()):
+        file = layer.file
+        if "$HOME" in file.text or "${HOME" in file.text or "PATH" in file.text:
+            for name, place in references(file, frozenset({"HOME", "PATH"}) - layer.variables.keys()):
+                message = f"{name} is that of whoever reads this file, and may be another on the host"
+                yield Problem(place.file, place.line, place.column, message, f"set it in .env: {name}=…")
+        for name, service in file.services.items():
+            volumes = service.get("volumes") if isinstance(service, dict) else None
+            for index, mount in enumerate(volumes if isinstance(volumes, list) else ()):
+                source = mount.get("source") if isinstance(mount, dict) else mount
+                if isinstance(source, str) and re.match(r"~(/|:|$)", source):
+                    message = "~ is the home folder of whoever reads this file, and may be another on the host"
+                    yield file.problem(("services", name, "volumes", index), message, "write the path in full")
 
 
 def _at(stack: Stack, path: Path, message: str, hint: str) -> Problem:

@@ -161,6 +161,12 @@ def test_refusal_without_a_place_names_the_compose_file_and_not_what_it_includes
     assert [problem.file for problem in raised.value.problems] == ["stack/compose.yaml"]
 
 
+def test_mount_that_is_empty_names_the_variable_that_is_not_set_and_no_other(project: Project) -> None:
+    folder = project("services: {web: {image: x, volumes: ['${GONE}:/${HERE}']}}", _DOT_env="HERE=data")
+    with pytest.raises(StackInvalid, match="the variable GONE is not set, and so a part of this mount is empty"):
+        read_stack(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [

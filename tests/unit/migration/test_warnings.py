@@ -96,6 +96,14 @@ def test_variables_of_an_include_are_those_of_its_own_env_file(project: Project)
             "2:11 no service uses this entry of volumes; Compose leaves it out",
         ),
         (
+            "services: {a: {image: x, volumes: ['~/data:/data']}}",
+            "1:36 ~ is the home folder of whoever reads this file, and may be another on the host",
+        ),
+        (
+            "services: {a: {image: x, environment: {H: '${HOME}/x', P: '${PATH:-none}'}}}",
+            "1:44 HOME is that of whoever reads this file, and may be another on the host",
+        ),
+        (
             "services: {a: {image: x, secrets: [key]}}\nsecrets: {key: {file: none.txt}}",
             "2:17 the file of secrets entry 'key' does not exist",
         ),
@@ -117,6 +125,8 @@ def test_what_compose_takes_is_said_with_its_place(compose: str, message: str, p
         "services: {a: {image: x, privileged: true, stdin_open: false}}",
         "services: {a: {image: x, env_file: [{path: compose.yaml, required: false}]}}",
         "services: {a: {image: x, command: 'echo $$NOT $${EITHER}'}}",
+        "x-a: &a {TZ: UTC}\nx-b: &a {TZ: Europe/Berlin}\nservices: {a: {image: x, environment: *a}}",
+        "services: {a: {image: x, init: !!bool true, hostname: !!str 5}}",
     ],
 )
 def test_what_is_sound_is_not_warned_of(compose: str, project: Project) -> None:
