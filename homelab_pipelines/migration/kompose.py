@@ -31,7 +31,7 @@ _SECONDS = 120
 # What Kubernetes lets a ConfigMap hold; Kompose makes larger ones all the same.
 _MOST_BYTES = 1024 * 1024
 _WORKLOADS = ("-deployment.yaml", "-daemonset.yaml", "-pod.yaml")
-_LIST = re.compile(r"( +)(?:containers|volumes):\n")
+_LIST = re.compile(r" +(?:- )?(?:containers|volumes|matchExpressions|topologySpreadConstraints):\n")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -192,22 +192,21 @@ def _convert(program: str, model: Mapping[str, Any]) -> tuple[bool, dict[str, by
 
 
 def in_order(text: str) -> str:
-    """A workload's YAML with the containers and the volumes of its pod sorted, and otherwise as it was.
+    """A workload's YAML with the lists sorted that Kompose writes in another order each time; otherwise as it was.
 
-    Kompose puts services that share a network into one pod in another order each time.
+    These are the containers and volumes of services that share a pod, and the terms of an affinity.
     """
     lines = text.splitlines(keepends=True)
     out: list[str] = []
     while lines:
         out.append(lines.pop(0))
-        match = _LIST.fullmatch(out[-1])
-        if match is None:
+        if not _LIST.fullmatch(out[-1]) or not lines or not lines[0].lstrip(" ").startswith("- "):
             continue
-        item = f"{match[1]}  - "
+        indent = lines[0][: lines[0].index("-")]
         blocks: list[str] = []
-        while lines and (lines[0].startswith(item) or (blocks and lines[0].startswith(f"{match[1]}   "))):
+        while lines and lines[0].startswith((f"{indent}- ", f"{indent}  ")):
             line = lines.pop(0)
-            if line.startswith(item):
+            if line.startswith(f"{indent}- "):
                 blocks.append(line)
             else:
                 blocks[-1] += line

@@ -87,6 +87,13 @@ def test_containers_of_one_pod_are_in_the_same_order_each_time(project: Project,
     assert len({run_kompose(stack).files["a-deployment.yaml"] for _ in range(5)}) == 1
 
 
+def test_terms_of_an_affinity_are_in_the_same_order_each_time(project: Project, kompose: str) -> None:
+    constraints = ", ".join(f"'node.labels.l{index} == v'" for index in range(6))
+    text = f"services: {{a: {{image: 'a:1', deploy: {{placement: {{constraints: [{constraints}]}}}}}}}}"
+    stack = read_stack(project(text))
+    assert len({run_kompose(stack).files["a-deployment.yaml"] for _ in range(5)}) == 1
+
+
 def test_putting_in_order_changes_nothing_else() -> None:
     text = "spec:\n  containers:\n    - name: b\n      args:\n        - x\n    - name: a\n  restartPolicy: Always\n"
     sorted_text = (
