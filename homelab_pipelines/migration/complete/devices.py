@@ -61,7 +61,7 @@ def _gpu(draft: Draft, name: str, resource: str, count: int) -> None:
 
 def _node_device(draft: Draft, name: str, source: str, target: str, path: Any) -> None:
     key = label(source.removeprefix("/dev/"))
-    mount(draft, name, {"name": f"device-{key}"[:63], "hostPath": {"path": source, "type": "CharDevice"}}, target)
+    mount(draft, name, {"name": label(f"device-{key}"), "hostPath": {"path": source, "type": "CharDevice"}}, target)
     draft.container_security(name)["privileged"] = True
     draft.pods[name].spec.setdefault("nodeSelector", {})[f"{_NODE_LABEL}{key}"] = "true"
     draft.require(f"the node with {source} labelled: kubectl label node NODE {_NODE_LABEL}{key}=true")

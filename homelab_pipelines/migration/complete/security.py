@@ -168,7 +168,9 @@ def _namespaces(draft: Draft) -> None:
 
 def _process(draft: Draft) -> None:
     for name, value, path in draft.having("init"):
-        if value:
+        if value and draft.pods[name].spec.get("hostPID"):
+            draft.ledger.replaced(path, "with hostPID the node's own first process reaps the others")
+        elif value:
             draft.pods[name].spec["shareProcessNamespace"] = True
             draft.ledger.replaced(
                 path, draft.to(name, "shareProcessNamespace: the pod's first process reaps the others")

@@ -87,6 +87,9 @@ def _publish(draft: Draft, name: str, port: Mapping[str, Any], where: Path) -> N
         known = service_object(draft, balancer, name, [entry])
         known["spec"]["type"] = "LoadBalancer"
         draft.objects.append(known)
+    elif any(each["name"] == entry["name"] and each != entry for each in known["spec"]["ports"]):
+        decision = "this port is published twice, on two addresses of the host: a load balancer has one"
+        draft.ledger.blocked((*where, "published"), decision)
     elif entry not in known["spec"]["ports"]:
         known["spec"]["ports"].append(entry)
 

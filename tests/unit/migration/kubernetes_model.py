@@ -23,6 +23,9 @@ def faults(obj: dict[str, Any]) -> list[str]:
     if kind in ("Deployment", "StatefulSet", "DaemonSet", "Job"):
         found += _metadata("template", obj["spec"]["template"]["metadata"])
         found += _pod(obj["spec"]["template"]["spec"])
+    if kind == "Service":
+        ports = [each.get("name") for each in obj["spec"].get("ports", ())]
+        found += ["two ports of one name"] if len(ports) != len(set(ports)) else []
     model = getattr(client, f"V1{kind}", None)
     if model is not None and "traefik" not in obj["apiVersion"]:
         found += _walk(obj, f"V1{kind}", kind)
@@ -43,6 +46,8 @@ def _metadata(kind: str, metadata: dict[str, Any]) -> Iterator[str]:
 
 def _pod(spec: dict[str, Any]) -> Iterator[str]:
     """Rules between fields that the API server checks and the model does not tell."""
+    if spec.get("shareProcessNamespace") and spec.get("hostPID"):
+        yield "shares its processes and the node's"
     volumes = [volume["name"] for volume in spec.get("volumes", ())]
     if len(volumes) != len(set(volumes)):
         yield "two volumes of one name"

@@ -134,6 +134,12 @@ def test_names_and_addresses_that_a_pod_knows(converted: Converted) -> None:
     assert fate(conversion, "services", "app", "extra_hosts", gateway) == "blocked"
 
 
+def test_init_beside_the_nodes_processes_shares_none(converted: Converted) -> None:
+    spec = pod(converted("services: {app: {image: 'nginx:1', init: true, pid: host}}"), "app")
+    assert spec["hostPID"] is True
+    assert "shareProcessNamespace" not in spec
+
+
 def test_placement_is_komposes(converted: Converted) -> None:
     conversion = converted("""
         services:

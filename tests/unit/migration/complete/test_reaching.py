@@ -31,6 +31,12 @@ def test_port_of_the_host_alone_is_not_published(converted: Converted) -> None:
     assert fate(conversion, "services", "web", "ports", 0, "host_ip") == "replaced"
 
 
+def test_port_that_is_published_on_two_addresses_for_two_targets_blocks(converted: Converted) -> None:
+    conversion = converted("services: {a: {image: 'c:1', ports: ['10.0.0.1:53:53', '10.0.0.2:53:5353']}}")
+    assert fate(conversion, "services", "a", "ports", 1, "published") == "blocked"
+    assert ports(conversion, "a-published") == [(53, 53)]
+
+
 def test_every_name_that_a_peer_dials_has_a_service(converted: Converted) -> None:
     conversion = converted("""
         services:
