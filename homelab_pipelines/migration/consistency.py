@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from homelab_pipelines.inventory.problems import Path, Problem, did_you_mean
+from homelab_pipelines.inventory.problems import Path, Problem, did_you_mean, shown
 from homelab_pipelines.migration.stack import Stack
 
 
@@ -50,10 +50,8 @@ def _undefined(stack: Stack) -> Iterator[Problem]:
 
 
 def _missing(stack: Stack, path: Path, kind: str, name: str, known: Iterable[str]) -> Problem:
-    add = (
-        f"add it to services, or remove {path[2]}" if kind == "service" else f"add {name}: to {kind}s at the top level"
-    )
-    return _problem(stack, path, f"there is no {kind} '{name}'", did_you_mean(name, known) or add)
+    add = f"add it to services, or remove {path[2]}" if kind == "service" else f"add it to {kind}s at the top level"
+    return _problem(stack, path, f"there is no {kind} {shown(name)}", did_you_mean(name, known) or add)
 
 
 def _circles(stack: Stack) -> Iterator[Problem]:

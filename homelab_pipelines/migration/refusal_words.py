@@ -64,7 +64,7 @@ REFUSALS: tuple[tuple[str, str, str], ...] = (
     (r"cannot extend service \"(?P<service>[^\"]+)\" in .*: no services section",
      "the extended file has no services", "name a file with services:"),
     (r"cannot extend service \"(?P<service>[^\"]+)\" in .*: service \"(?P<name>[^\"]*)\" not found",
-     "there is no service '{name}' to extend", "mend the name"),
+     "there is no service {quoted} to extend", "mend the name"),
     (r"Circular reference:\n\s+(?P<service>\S+) in ", "this service extends itself, over others or not",
      "remove one extends of this circle"),
     (r"dependency cycle detected: (?P<service>\S+) -> ", "services wait for each other in a circle: {cycle}",

@@ -16,7 +16,7 @@ from homelab_pipelines.migration.compose_file import ComposeFile
 from homelab_pipelines.migration.env_refusals import env_refusal
 from homelab_pipelines.migration.project_files import Layer, Project
 from homelab_pipelines.migration.refusal_words import KINDS, REFUSALS, SERVICE_KEYS
-from homelab_pipelines.migration.stack import leaves
+from homelab_pipelines.migration.stack import Place, leaves
 from homelab_pipelines.migration.variables import references, split, substitute
 
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>.*)"$')
@@ -76,6 +76,7 @@ def _refused(project: Project, match: re.Match[str], text: str, message: str, hi
     key = _key(path, dotted)
     words = {
         "name": "…" if risky(name) else name,
+        "quoted": shown(name),
         "named": f" '{key}'" if key != _UNNAMED and _value(file, path) is not None else "",
         "key": key,
         "kind": KINDS.get(parts.get("kind", ""), f"a {parts.get('kind')}"),
@@ -83,7 +84,7 @@ def _refused(project: Project, match: re.Match[str], text: str, message: str, hi
         "cycle": text.partition("detected: ")[2].splitlines()[0] if "detected: " in text else "",
     }
     near = did_you_mean(key, SERVICE_KEYS) if "unknown key" in message and path[:1] == ("services",) else ""
-    if "{name}' to extend" in message:
+    if "to extend" in message:
         near = did_you_mean(name, file.services)
     return file.problem(path, message.format(**words), near or hint.format(**words))
 
@@ -261,6 +262,12 @@ def warning_problems(project: Project, messages: str) -> Iterator[Problem]:
             )
 
 
+def _within_a_word(file: ComposeFile, place: Place) -> bool:
+    """Whether a reference without braces stands right behind a letter, a digit or a mark that passwords have."""
+    line = file.text.split("\n")[place.line - 1]
+    return not line.startswith("{", place.column) and bool(re.search(r"[\w!#%&*+?^~]\$$", line[: place.column]))
+
+
 def unset_variables(project: Project, names: frozenset[str]) -> Iterator[Problem]:
     """Each place that uses a variable of `names`, which are those that Compose found without a value."""
     missing = set(names)
@@ -269,9 +276,12 @@ def unset_variables(project: Project, names: frozenset[str]) -> Iterator[Problem
         for name, place in references(file, names - scopes[file.path].keys()):
             missing.discard(name)
             message = f"the variable {name} is not set; Compose puts nothing in its place"
-            yield Problem(
-                place.file, place.line, place.column, message, f"set it in .env beside the Compose file: {name}=…"
-            )
+            hint = f"set it in .env beside the Compose file: {name}=…"
+            if _within_a_word(file, place):
+                # pa$word: what follows may be part of a secret.
+                message = "a $ within a word begins the name of a variable that is not set, and that part is lost"
+                hint = "a $ itself is written $$; a variable ${NAME}"
+            yield Problem(place.file, place.line, place.column, message, hint)
     main = project.main.file
     for name in sorted(missing):
         yield Problem(str(main.path), 0, 0, f"the variable {name} is not set", f"set it in .env: {name}=…")

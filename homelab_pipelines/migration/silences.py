@@ -62,8 +62,15 @@ def _inherited(project: Project, stack: Stack, at: Path, service: dict[str, Any]
     known = project.main.variables
     for variable, value in (service.get("environment") or {}).items():
         if value is None and variable not in known:
-            message = f"{variable} has no value here: it comes from the shell that starts Compose, and is not in .env"
-            yield _at(stack, (*at, "environment", variable), message, f"set it in .env: {variable}=…, or remove it")
+            path = (*at, "environment", variable)
+            if re.fullmatch(r"[A-Za-z_]\w*", variable):
+                message = (
+                    f"{variable} has no value here: it comes from the shell that starts Compose, and is not in .env"
+                )
+                yield _at(stack, path, message, f"set it in .env: {variable}=…, or remove it")
+            else:
+                # PASSWORD:secret is the name of a variable to Compose; it is not repeated.
+                yield _at(stack, path, "this is no NAME=value, and the whole becomes a name", "write NAME=value")
 
 
 def _absent_files(stack: Stack) -> Iterator[Problem]:
@@ -109,7 +116,7 @@ def _said_twice(project: Project) -> Iterator[Problem]:
                 for index, item in enumerate(items if isinstance(items, list) else ()):
                     word = str(item).partition("=")[0]
                     if word in seen:
-                        message = f"{word} is in this list twice; Compose takes the last"
+                        message = f"{shown(word)} is in this list twice; Compose takes the last"
                         yield file.problem(("services", name, key, index), message, "remove one of the two")
                     seen.add(word)
 

@@ -77,7 +77,7 @@ def test_variables_of_an_include_are_those_of_its_own_env_file(project: Project)
         ),
         (
             "services: {a: {image: x, environment: [A=1, B=2, A=3]}}",
-            "1:50 A is in this list twice; Compose takes the last",
+            "1:50 'A' is in this list twice; Compose takes the last",
         ),
         (
             "services: {a: {image: x, profiles: [debug, test]}}",
@@ -94,6 +94,14 @@ def test_variables_of_an_include_are_those_of_its_own_env_file(project: Project)
         (
             "services: {a: {image: x}}\nvolumes: {old: }",
             "2:11 no service uses this entry of volumes; Compose leaves it out",
+        ),
+        (
+            "services: {a: {image: x, environment: ['PASSWORD:hunter2']}}",
+            "1:40 this is no NAME=value, and the whole becomes a name",
+        ),
+        (
+            "services: {a: {image: x, environment: {PASSWORD: 'pa$hunter2'}}}",
+            "1:53 a $ within a word begins the name of a variable that is not set, and that part is lost",
         ),
         (
             "services: {a: {image: x, volumes: ['~/data:/data']}}",
