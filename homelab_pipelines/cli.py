@@ -47,31 +47,28 @@ def init(force: bool, as_json: bool) -> int:
 
 @homelab.command()
 @click.option("--connect", is_flag=True, help="Also ask every server and target, and look for fitting programs.")
+@click.option("--mend", is_flag=True, help="Print a diff of what is certain to mend in Compose files, for patch -p0.")
 @_JSON
-def check(connect: bool, as_json: bool) -> int:
-    """Say everything that is wrong in homelab.yaml, with line and column."""
-    from dataclasses import asdict
-
+def check(connect: bool, mend: bool, as_json: bool) -> int:
+    """Say everything that is wrong in homelab.yaml and in the Compose files of its stacks, with line and column."""
     from homelab_pipelines.backup.configured import inventory_path
-    from homelab_pipelines.commands.output import print_json, say
-    from homelab_pipelines.inventory.loader import check as problems_of
+    from homelab_pipelines.commands.checking import check_inventory, print_mends
 
     path = inventory_path()
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    problems = problems_of(shown)
-    unusable = []
-    if connect and not problems:
-        from homelab_pipelines.commands.connecting import check_connections
+    if mend and (connect or as_json):
+        raise click.UsageError("--mend prints a diff, and goes without --connect and --json")
+    return print_mends(shown) if mend else check_inventory(shown, connect, as_json)
 
-        unusable = check_connections(shown, quiet=as_json)
-    if as_json:
-        print_json([asdict(problem) for problem in (*problems, *unusable)])
-    else:
-        for problem in problems:
-            say(str(problem))
-        if not problems and not connect:
-            say(f"{shown}: no mistakes found")
-    return 2 if problems else 1 if unusable else 0
+
+@homelab.command()
+@click.argument("names", nargs=-1)
+@_JSON
+def stacks(names: tuple[str, ...], as_json: bool) -> int:
+    """List the Compose stacks: host, services, where they keep data, what stands in a cluster's way, warnings."""
+    from homelab_pipelines.commands.stacks import list_stacks
+
+    return list_stacks(names, as_json)
 
 
 @homelab.command()
@@ -222,6 +219,37 @@ def prune(dry_run: bool, as_json: bool) -> int:
     return prune_targets(dry_run, as_json)
 
 
+@homelab.command()
+@click.argument("stack")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write to."
+)
+@click.option("--claim-size", default="10Gi", show_default=True, help="Size of each claim for data.")
+@click.option("--storage-class", metavar="CLASS", help="Class of claims. Default: the cluster's own.")
+@click.option("--shared-class", metavar="CLASS", help="Class of claims that several pods use at once, such as NFS.")
+@click.option("--time-zone", default="Etc/UTC", show_default=True, help="TZ in place of a mounted /etc/localtime.")
+@_JSON
+def convert(
+    stack: str,
+    output: Path,
+    claim_size: str,
+    storage_class: str | None,
+    shared_class: str | None,
+    time_zone: str,
+    as_json: bool,
+) -> int:
+    """Convert a Compose project to Kubernetes manifests, with an account of every value of it.
+
+    STACK is a Compose file, a folder with one, or a stack of homelab.yaml. DIR gets a Kustomize base with overlays dev
+    and prod, what Kompose made, REPORT.md and report.json; a former conversion in it is replaced.
+    """
+    from homelab_pipelines.commands.converting import convert_stack
+    from homelab_pipelines.migration.draft import Policy
+
+    policy = Policy(claim_size, storage_class, shared_class=shared_class, time_zone=time_zone)
+    return convert_stack(stack, output, policy, as_json)
+
+
 @homelab.command("move-history")
 @click.option("--into", metavar="DSN", required=True, help="postgresql://user@host/dagster; password from PGPASSWORD.")
 @_JSON
@@ -273,12 +301,13 @@ def _explain(error: Exception) -> int:
     from homelab_pipelines.inventory.problems import InventoryInvalid
     from homelab_pipelines.inventory.secrets import SecretError
     from homelab_pipelines.local_deployment import DeploymentFailed
+    from homelab_pipelines.migration.errors import MigrationError
 
     if isinstance(error, InventoryInvalid):
         click.echo(str(error), err=True)
         _print_error("the inventory has mistakes", "homelab check", "reading the inventory", error.problems)
         return 2
-    if isinstance(error, (BackupError, HousekeepingError)):
+    if isinstance(error, (BackupError, HousekeepingError, MigrationError)):
         click.echo(str(error), err=True)
         problems = error.problems if isinstance(error, ChoiceFailed) else ()
         _print_error(error.why, error.next_step, error.what, problems)

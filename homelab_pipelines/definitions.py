@@ -14,6 +14,7 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 from homelab_pipelines.assets.errors import NETWORK_RETRIES
 from homelab_pipelines.assets.progress import Progress, no_progress
 from homelab_pipelines.assets.stage_1_foundation.backup_retention import retention_asset
+from homelab_pipelines.assets.stage_1_foundation.compose_stack import compose_stack_asset
 from homelab_pipelines.assets.stage_1_foundation.database import database_asset
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_assets, backup_key
 from homelab_pipelines.assets.stage_1_foundation.housekeeping import housekeeping_assets
@@ -22,6 +23,7 @@ from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.inventory.backups import S3Target
 from homelab_pipelines.resources.alerts import AlertsResource
 from homelab_pipelines.resources.backups import BackupsResource
+from homelab_pipelines.resources.stacks import StacksResource
 from homelab_pipelines.schedules.alerts import alert_sensors
 from homelab_pipelines.schedules.housekeeping import housekeeping_job, housekeeping_schedule
 from homelab_pipelines.schedules.nightly_backup import nightly_backup_job, nightly_backup_schedule
@@ -64,6 +66,7 @@ def build_definitions(
                 for name, target in homelab.backups.targets.items()
             ),
             *housekeeping_assets(homelab),
+            *(compose_stack_asset(name, stack.host, homelab.owner) for name, stack in homelab.stacks.items()),
         ],
         asset_checks=[check for _, check in backups],
         jobs=[job, tidying],
@@ -71,6 +74,7 @@ def build_definitions(
         sensors=alert_sensors([job, tidying], pinged=job if homelab.alerts.ping is not None else None),
         resources={
             "backups": BackupsResource(inventory=inventory, home=str(configured.home)),
+            "stacks": StacksResource(inventory=inventory),
             "alerts": AlertsResource.of(homelab, inventory),
             "progress": progress,
         },

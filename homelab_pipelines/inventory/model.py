@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from homelab_pipelines.inventory import backups as backups_section
 from homelab_pipelines.inventory import databases as databases_section
+from homelab_pipelines.inventory import stacks as stacks_section
 from homelab_pipelines.inventory.alerts import Alerts
 from homelab_pipelines.inventory.backups import Backups
 from homelab_pipelines.inventory.base import Name, Section, is_address, is_host_name
@@ -19,6 +20,7 @@ from homelab_pipelines.inventory.databases import AtHost, Databases
 from homelab_pipelines.inventory.hosts import Host
 from homelab_pipelines.inventory.housekeeping import Housekeeping
 from homelab_pipelines.inventory.problems import Finding, did_you_mean, findings_under, invalid, one_of, shown
+from homelab_pipelines.inventory.stacks import ComposeStack
 
 # What Dagster accepts as an owner: dagster._core.utils.is_valid_email, or team: and a name.
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -63,6 +65,7 @@ class Homelab(Section):
         Annotated[str, AfterValidator(_owner), WithJsonSchema({"type": "string", "pattern": _OWNER_PATTERN})] | None
     ) = Field(default=None, description="who owns the assets in Dagster: team:name or an e-mail address")
     hosts: dict[Name, Host] = Field(default={}, description="the machines, by name")
+    stacks: dict[Name, ComposeStack] = Field(default={}, description="the Compose projects, by name")
     databases: Databases = Field(default={}, description="the database servers, by name")
     backups: Backups = Field(default=Backups(), description="when backups are made, how, and where they go")
     alerts: Alerts = Field(default=Alerts(), description="whom to tell when something fails")
@@ -80,6 +83,7 @@ def findings(homelab: Homelab, base_dir: FilePath) -> Iterator[Finding]:
 
     `base_dir` is the folder of homelab.yaml, where relative paths in it start.
     """
+    yield from stacks_section.findings(homelab.stacks, homelab.hosts)
     yield from findings_under(("databases",), databases_section.findings(homelab.databases))
     yield from findings_under(("backups",), backups_section.findings(homelab.backups, base_dir))
     for name, server in homelab.databases.items():

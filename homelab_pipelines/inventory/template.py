@@ -29,6 +29,12 @@ hosts:
     #  port: 22
     #  key: {file: ~/.ssh/id_ed25519} # without it the SSH agent is asked
 
+# The Compose projects, by name, for homelab check and homelab stacks.
+#stacks:
+#  nextcloud:
+#    path: stacks/nextcloud           # folder with the Compose file, or the file, relative to the folder of this one
+#    host: main                       # a name from hosts
+
 # The database servers, by name. Every database on them becomes an asset of its own.
 databases:
   main:

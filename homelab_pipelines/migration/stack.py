@@ -37,10 +37,10 @@ class StackInvalid(Exception):
 class Stack:
     """One Compose project.
 
-    `model` is what `docker compose --profile '*' config --format json --no-env-resolution` prints: short syntax is long,
-    variables, anchors, extends, include, merges are resolved; `env_file` stands beside `environment`. `places` leads
-    from paths in the model (keys and list indices, `("services", "web", "ports", 0, "target")`) to where they were
-    written; where Compose made a value up from another, as short syntax, its parent has the place. `warnings` are
+    `model` is what `docker compose --profile '*' config --format json --no-env-resolution` prints: short syntax is
+    long, variables, anchors, extends, include, merges are resolved; `env_file` stands beside `environment`. `places`
+    leads from paths in the model (keys and list indices, `("services", "web", "ports", 0, "target")`) to where they
+    were written; where Compose made a value up from another, as short syntax, its parent has the place. `warnings` are
     things that Compose takes in silence or with a warning: variables that are not set, keys that it ignores.
     """
 
@@ -52,7 +52,7 @@ class Stack:
     warnings: tuple[Problem, ...] = ()
 
     def place(self, path: Path) -> Place:
-        """Where `path` of the model was written, or else its nearest ancestor; the first file, where nothing is known."""
+        """Where `path` of the model was written, or its nearest ancestor; the first file, where nothing is known."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, Place(str(self.files[0]), 1, 1))

@@ -157,6 +157,8 @@ def test_specs_are_as_agreed(tmp_path: Path, peer: PostgresPeer) -> None:
                 },
             },
             "alerts": {"to": [{"env": "NTFY_URL"}], "ping": {"env": "HEALTHCHECKS_URL"}},
+            "hosts": {"nas": {"address": "192.168.1.20"}},
+            "stacks": {"next-cloud": {"path": "stacks/nextcloud", "host": "nas"}},
         },
     )
     expected = Path(__file__).with_name("definitions.txt").read_text()

@@ -28,7 +28,7 @@ KEY = re.compile(r"(?:(?<=^)|(?<=[ {]))([a-z][a-z0-9_]*)(?=:( |$))")
 
 def _keys() -> list[tuple[int, int]]:
     """Line and column, from 1, of every key in the template with all keys switched on; not of names and labels."""
-    named = {"main", "nas", "offsite", "room", "disk"}
+    named = {"main", "nas", "offsite", "room", "disk", "nextcloud"}
     found = []
     for number, line in enumerate(FULL.splitlines(), start=1):
         code = re.split(r"(?:^| )#", line)[0]
