@@ -296,18 +296,16 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _explain(error: Exception) -> int:
     """Say an expected error as its message; anything else is a fault of ours and keeps its traceback."""
-    from homelab_pipelines.backup.errors import BackupError, ChoiceFailed
-    from homelab_pipelines.housekeeping.errors import HousekeepingError
-    from homelab_pipelines.inventory.problems import InventoryInvalid
+    from homelab_pipelines.backup.errors import ChoiceFailed
+    from homelab_pipelines.inventory.problems import ActionableError, InventoryInvalid
     from homelab_pipelines.inventory.secrets import SecretError
     from homelab_pipelines.local_deployment import DeploymentFailed
-    from homelab_pipelines.migration.errors import MigrationError
 
     if isinstance(error, InventoryInvalid):
         click.echo(str(error), err=True)
         _print_error("the inventory has mistakes", "homelab check", "reading the inventory", error.problems)
         return 2
-    if isinstance(error, (BackupError, HousekeepingError, MigrationError)):
+    if isinstance(error, ActionableError):
         click.echo(str(error), err=True)
         problems = error.problems if isinstance(error, ChoiceFailed) else ()
         _print_error(error.why, error.next_step, error.what, problems)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from homelab_pipelines.inventory.problems import Problem
+from homelab_pipelines.inventory.problems import ActionableError, Problem
 
 
-class BackupError(Exception):
+class BackupError(ActionableError):
     """Anything the backup engine refuses or fails to do.
 
     `what` names the action and the thing it failed on, `why` the cause, `next_step` the command or change that helps.
@@ -15,16 +15,6 @@ class BackupError(Exception):
     """
 
     retryable = False
-
-    def __init__(self, what: str, why: str, next_step: str = "") -> None:
-        super().__init__(what, why, next_step)
-        self.what = what
-        self.why = why
-        self.next_step = next_step
-
-    def __str__(self) -> str:
-        message = f"{self.what}: {self.why}"
-        return f"{message}\n  next: {self.next_step}" if self.next_step else message
 
 
 class SourceUnavailable(BackupError):

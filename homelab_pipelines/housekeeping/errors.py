@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+from homelab_pipelines.inventory.problems import ActionableError
 
-class HousekeepingError(Exception):
+
+class HousekeepingError(ActionableError):
     """Anything that housekeeping refuses or fails to do: `what` it was about, `why` not, and the `next_step`."""
-
-    def __init__(self, what: str, why: str, next_step: str = "") -> None:
-        super().__init__(what, why, next_step)
-        self.what = what
-        self.why = why
-        self.next_step = next_step
-
-    def __str__(self) -> str:
-        message = f"{self.what}: {self.why}"
-        return f"{message}\n  next: {self.next_step}" if self.next_step else message
 
 
 class MoveRefused(HousekeepingError):

@@ -1,4 +1,7 @@
-"""What can be wrong with an inventory, and how it is said: `Problem`, `Finding`, and the error of validators."""
+"""What can be wrong with an inventory, and how it is said: `Problem`, `Finding`, and the error of validators.
+
+Beside them `ActionableError`, which the errors of all engines are.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,20 @@ class InventoryInvalid(Exception):
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems)
+
+
+class ActionableError(Exception):
+    """What an engine refuses or fails to do: `what` it was about, `why` not, and the `next_step` that helps."""
+
+    def __init__(self, what: str, why: str, next_step: str = "") -> None:
+        super().__init__(what, why, next_step)
+        self.what = what
+        self.why = why
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        message = f"{self.what}: {self.why}"
+        return f"{message}\n  next: {self.next_step}" if self.next_step else message
 
 
 @dataclass(frozen=True)
