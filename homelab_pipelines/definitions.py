@@ -18,6 +18,7 @@ from homelab_pipelines.assets.stage_1_foundation.compose_stack import compose_st
 from homelab_pipelines.assets.stage_1_foundation.database import database_asset
 from homelab_pipelines.assets.stage_1_foundation.database_backup import backup_assets, backup_key
 from homelab_pipelines.assets.stage_1_foundation.housekeeping import housekeeping_assets
+from homelab_pipelines.assets.stage_4_kubernetes.manifests import manifests_assets
 from homelab_pipelines.backup.configured import ConfiguredBackups, inventory_path
 from homelab_pipelines.backup.layout import Source
 from homelab_pipelines.inventory.backups import S3Target
@@ -27,6 +28,7 @@ from homelab_pipelines.resources.stacks import StacksResource
 from homelab_pipelines.schedules.alerts import alert_sensors
 from homelab_pipelines.schedules.housekeeping import housekeeping_job, housekeeping_schedule
 from homelab_pipelines.schedules.nightly_backup import nightly_backup_job, nightly_backup_schedule
+from homelab_pipelines.schedules.stacks import stacks_sensor
 
 _DATABASES = "databases"
 # Definitions are millions of small objects that stay. Looking for garbage at every 700 new ones, as Python does, finds
@@ -67,14 +69,18 @@ def build_definitions(
             ),
             *housekeeping_assets(homelab),
             *(compose_stack_asset(name, stack.host, homelab.owner) for name, stack in homelab.stacks.items()),
+            *(manifests_assets(name, homelab.owner) for name in homelab.stacks),
         ],
         asset_checks=[check for _, check in backups],
         jobs=[job, tidying],
         schedules=[nightly_backup_schedule(homelab, job), housekeeping_schedule(homelab, tidying)],
-        sensors=alert_sensors([job, tidying], pinged=job if homelab.alerts.ping is not None else None),
+        sensors=[
+            *alert_sensors([job, tidying], pinged=job if homelab.alerts.ping is not None else None),
+            *stacks_sensor(homelab),
+        ],
         resources={
             "backups": BackupsResource(inventory=inventory, home=str(configured.home)),
-            "stacks": StacksResource(inventory=inventory),
+            "stacks": StacksResource(inventory=inventory, home=str(configured.home)),
             "alerts": AlertsResource.of(homelab, inventory),
             "progress": progress,
         },

@@ -9,9 +9,8 @@ import dagster as dg
 from dagster._utils.interrupts import _received_interrupt
 
 from homelab_pipelines.backup.errors import BackupError
-from homelab_pipelines.housekeeping.errors import HousekeepingError
-from homelab_pipelines.inventory.problems import InventoryInvalid
-from homelab_pipelines.migration.errors import MigrationError
+from homelab_pipelines.inventory.problems import ActionableError, InventoryInvalid
+from homelab_pipelines.migration.stack import StackInvalid
 
 NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
@@ -35,7 +34,7 @@ def failing_clearly() -> Iterator[None]:
             metadata={"what": error.what, "why": error.why, "next": error.next_step or "-"},
             allow_retries=error.retryable,
         ) from None
-    except (HousekeepingError, MigrationError) as error:
+    except ActionableError as error:
         raise dg.Failure(description=str(error)) from None
-    except InventoryInvalid as error:
+    except (InventoryInvalid, StackInvalid) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None

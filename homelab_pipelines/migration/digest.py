@@ -1,12 +1,15 @@
-"""What makes two readings of a stack the same: the resolved model and the bytes of the files it came from."""
+"""What makes two readings of a stack the same, and two conversions of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
+from homelab_pipelines.migration.convert import Conversion
+from homelab_pipelines.migration.kompose import KomposeOutput
+from homelab_pipelines.migration.manifests import committed
 from homelab_pipelines.migration.stack import Stack
 
 
@@ -20,6 +23,23 @@ def stack_digest(stack: Stack) -> str:
     digest.update(model.replace(str(stack.folder), ".").encode())
     for path in (*stack.files, *_env_files(stack)):
         digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
+    return digest.hexdigest()
+
+
+def kompose_digest(kompose: KomposeOutput) -> str:
+    """SHA-256 of Kompose's files, with its version. They hold secrets, but among much else."""
+    return _digest({"version": kompose.version.encode(), **kompose.files})
+
+
+def conversion_digest(conversion: Conversion) -> str:
+    """SHA-256 of what may be committed of a conversion: a digest of secrets alone would help to guess them."""
+    return _digest(committed(conversion))
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(repr((name, hashlib.sha256(content).hexdigest())).encode())
     return digest.hexdigest()
 
 

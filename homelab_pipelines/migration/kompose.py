@@ -45,14 +45,22 @@ class KomposeOutput:
     withheld: tuple[str, ...] = ()
 
     def objects(self) -> list[dict[str, Any]]:
-        """The objects in its files; a file that is no YAML has none."""
-        found: list[dict[str, Any]] = []
-        for _, content in sorted(self.files.items()):
-            try:
-                found += [each for each in yaml.safe_load_all(content) if isinstance(each, dict)]
-            except (yaml.YAMLError, UnicodeDecodeError):
-                continue
-        return found
+        """The objects in its files; a file that cannot be read has none."""
+        return [each for content in self.files.values() for each in _objects(content) or ()]
+
+    def unreadable(self) -> list[str]:
+        """The names of files that hold no object, or something that is none."""
+        return [name for name, content in self.files.items() if not _objects(content)]
+
+
+def _objects(content: bytes) -> list[dict[str, Any]] | None:
+    """The objects of one file, each with a kind and a name; None where it is no YAML or holds anything else."""
+    try:
+        found = [each for each in yaml.safe_load_all(content) if each is not None]
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    sound = all(isinstance(each, dict) and {"kind", "metadata"} <= each.keys() for each in found)
+    return found if sound else None
 
 
 def find_kompose() -> str:

@@ -79,6 +79,11 @@ def files(conversion: Conversion) -> dict[str, bytes]:
     return found
 
 
+def committed(conversion: Conversion) -> dict[str, bytes]:
+    """The files that may be committed: all but those that hold secrets."""
+    return {name: content for name, content in files(conversion).items() if not name.startswith(_SECRET_FOLDERS)}
+
+
 def _kustomization(**fields: Any) -> Object:
     head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
     return head | {key: value for key, value in fields.items() if value}

@@ -7,15 +7,28 @@ from pathlib import Path
 import dagster as dg
 
 from homelab_pipelines.inventory.loader import load
+from homelab_pipelines.migration.stack import Stack, StackInvalid
 from homelab_pipelines.migration.stacks import StackRead, read_one
 
 
 class StacksResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """`inventory`: path of homelab.yaml."""
+    """`inventory`: path of homelab.yaml; `home`: folder of state, where manifests are written."""
 
     inventory: str
+    home: str
 
     def read(self, name: str) -> StackRead:
         """One stack as its files are now, or what keeps it from being read. Raises InventoryInvalid, ProgramMissing."""
         path = Path(self.inventory)
         return read_one(path, load(path), name)
+
+    def stack(self, name: str) -> Stack:
+        """One stack as its files are now. Raises StackInvalid with what keeps it from being read."""
+        read = self.read(name)
+        if read.stack is None:
+            raise StackInvalid(read.problems)
+        return read.stack
+
+    def manifests(self, name: str) -> Path:
+        """The folder that the manifests of a stack are written to."""
+        return Path(self.home, "manifests", name)

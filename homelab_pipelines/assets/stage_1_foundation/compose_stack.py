@@ -18,6 +18,7 @@ RESOLVES = "resolves"
 _MOST_ROWS = 100
 _MOST_NAMED = 5
 _UNSET = "the variable "
+_HOURLY = "7 * * * *"
 
 
 def compose_stack_asset(name: str, host: str, owner: str | None) -> dg.AssetsDefinition:
@@ -33,6 +34,7 @@ def compose_stack_asset(name: str, host: str, owner: str | None) -> dg.AssetsDef
                 group_name=GROUP,
                 kinds=asset_kinds("docker", "yaml"),
                 owners=[owner] if owner else None,
+                automation_condition=dg.AutomationCondition.on_cron(_HOURLY),
                 description=f"Compose stack `{name}` on host `{host}`, as Compose itself resolves it.",
             )
         ],

@@ -27,7 +27,8 @@ def inventory(tmp_path: Path) -> Path:
 
 def run(inventory: Path) -> dg.ExecuteInProcessResult:
     asset = compose_stack_asset("cloud", "main", "team:home")
-    return dg.materialize([asset], resources={"stacks": StacksResource(inventory=str(inventory))}, raise_on_error=False)
+    stacks = StacksResource(inventory=str(inventory), home=str(inventory.parent / ".homelab"))
+    return dg.materialize([asset], resources={"stacks": stacks}, raise_on_error=False)
 
 
 def version(result: dg.ExecuteInProcessResult) -> str:

@@ -10,6 +10,7 @@ from homelab_pipelines.migration.errors import ProgramMissing
 from homelab_pipelines.migration.kompose import (
     PROGRAM_VARIABLE,
     VERSION,
+    KomposeOutput,
     find_kompose,
     in_order,
     presentable,
@@ -101,3 +102,16 @@ def test_putting_in_order_changes_nothing_else() -> None:
     )
     assert in_order(text) == sorted_text
     assert in_order(sorted_text) == sorted_text
+
+
+def test_file_without_objects_is_named() -> None:
+    """Kompose cuts what it writes at a line that ends in `status:`, wherever that stands (its utils.go, Print)."""
+    files = {
+        "cut.yaml": b'apiVersion: v1\nkind: ConfigMap\ndata:\n  a: "half a',
+        "empty.yaml": b"",
+        "no-object.yaml": b"- web\n",
+        "sound.yaml": b"apiVersion: v1\nkind: Service\nmetadata: {name: web}\n",
+    }
+    output = KomposeOutput("1.38.0", files)
+    assert output.unreadable() == ["cut.yaml", "empty.yaml", "no-object.yaml"]
+    assert [each["metadata"]["name"] for each in output.objects()] == ["web"]

@@ -1,0 +1,1 @@
+"""Roadmap stage 4: the applications on Kubernetes."""
