@@ -20,7 +20,7 @@ help:
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml uv.lock | $(UV)
-	$(UV) sync --frozen --quiet --extra demo --compile-bytecode
+	$(UV) sync --frozen --quiet --extra demo --extra compose --compile-bytecode
 	@.venv/bin/python -m compileall -q homelab_pipelines
 	@touch $@
 

@@ -80,6 +80,13 @@ def test_kubectl_and_kompose_run_and_stand_in_the_bill_of_materials(docker_engin
         assert f"{module}{listed[program]['version'].removeprefix('1')}" in pinned
 
 
+def test_image_reads_and_converts_a_stack(docker_engine: DockerPeer, image: str) -> None:
+    compose = "services: {web: {image: 'nginx:1', ports: ['8080:80']}}"
+    script = f'mkdir /tmp/web && echo "{compose}" > /tmp/web/compose.yaml && homelab convert /tmp/web -o /tmp/out --json'
+    said = json.loads(in_image(docker_engine, image, "sh", "-c", script))
+    assert (said["status"], said["leaves"]["unaccounted"]) == ("converted", 0)
+
+
 def test_image_says_which_postgresql_it_has_and_each_of_them_runs(docker_engine: DockerPeer, image: str) -> None:
     path = "/usr/share/doc/homelab-pipelines/postgresql.json"
     listed = json.loads(in_image(docker_engine, image, "cat", path))
