@@ -82,7 +82,7 @@ def test_kubectl_and_kompose_run_and_stand_in_the_bill_of_materials(docker_engin
 
 def test_image_reads_and_converts_a_stack(docker_engine: DockerPeer, image: str) -> None:
     compose = "services: {web: {image: 'nginx:1', ports: ['8080:80']}}"
-    script = f'mkdir /tmp/web && echo "{compose}" > /tmp/web/compose.yaml && homelab convert /tmp/web -o /tmp/out --json'
+    script = f'mkdir /tmp/a && echo "{compose}" > /tmp/a/compose.yaml && homelab convert /tmp/a -o /tmp/b --json'
     said = json.loads(in_image(docker_engine, image, "sh", "-c", script))
     assert (said["status"], said["leaves"]["unaccounted"]) == ("converted", 0)
 
