@@ -15,7 +15,7 @@ from homelab_pipelines.migration.account import status
 from homelab_pipelines.migration.convert import Conversion, convert
 from homelab_pipelines.migration.draft import Policy
 from homelab_pipelines.migration.ledger import FATES, dotted
-from homelab_pipelines.migration.manifests import write
+from homelab_pipelines.migration.manifests import files, write
 from homelab_pipelines.migration.reading import read_stack
 from homelab_pipelines.migration.stack import Stack, StackInvalid
 from homelab_pipelines.migration.stacks import read_one
@@ -32,7 +32,7 @@ def convert_stack(name: str, output: Path, policy: Policy, as_json: bool) -> int
         if as_json:
             print_json(_invalid(name, error.problems))
         return 2
-    write(conversion, output)
+    write(files(conversion), output)
     if as_json:
         print_json(_result(conversion))
     _tell(conversion, output)
@@ -49,10 +49,7 @@ def _read(name: str) -> Stack:
         known = did_you_mean(name, homelab.stacks) or "homelab stacks, for all of them"
         message = f"there is no such file or folder, nor a stack of this name in {inventory}"
         raise StackInvalid((Problem(name, 0, 0, message, known),))
-    read = read_one(inventory, homelab, name)
-    if read.stack is None:
-        raise StackInvalid(read.problems)
-    return read.stack
+    return read_one(inventory, homelab, name).sound()
 
 
 def _result(conversion: Conversion) -> dict[str, Any]:

@@ -9,19 +9,16 @@ from typing import Any
 from homelab_pipelines.backup.configured import inventory_path
 from homelab_pipelines.commands.output import print_json, say, show
 from homelab_pipelines.inventory.base import path_from
-from homelab_pipelines.inventory.loader import load, sound_parts
+from homelab_pipelines.inventory.loader import Homelab, load
 from homelab_pipelines.inventory.problems import Problem
 from homelab_pipelines.migration.reading import mends
 from homelab_pipelines.migration.stack import StackInvalid
-from homelab_pipelines.migration.stacks import StackRead, read_stacks
+from homelab_pipelines.migration.stacks import StackRead, read_one, read_stacks
 from homelab_pipelines.migration.state import Reason, blockers, data_kept
 
 
-def check_stacks(inventory: Path) -> tuple[list[Problem], list[str]]:
+def check_stacks(inventory: Path, homelab: Homelab) -> tuple[list[Problem], list[str]]:
     """Every mistake in every stack of an inventory, and a line for each stack that only has warnings."""
-    homelab = sound_parts(inventory)
-    if homelab is None or not homelab.stacks:
-        return [], []
     problems, notes = list[Problem](), list[str]()
     for read in read_stacks(inventory, homelab):
         problems += read.problems
@@ -31,11 +28,10 @@ def check_stacks(inventory: Path) -> tuple[list[Problem], list[str]]:
     return problems, notes
 
 
-def mends_of_stacks(inventory: Path) -> str:
+def mends_of_stacks(inventory: Path, homelab: Homelab) -> str:
     """The unified diff of all that is certain to mend in the stacks of an inventory."""
-    homelab = sound_parts(inventory)
     diffs = []
-    for entry in homelab.stacks.values() if homelab is not None else ():
+    for entry in homelab.stacks.values():
         try:
             diffs.append(mends(path_from(inventory.parent, entry.path)))
         except StackInvalid:
@@ -49,7 +45,8 @@ def list_stacks(names: tuple[str, ...], as_json: bool) -> int:
     homelab = load(inventory)
     here = inventory.relative_to(Path.cwd()) if inventory.is_relative_to(Path.cwd()) else inventory
     unknown = sorted(set(names) - set(homelab.stacks))
-    found = [read for read in read_stacks(here, homelab) if not names or read.name in names]
+    chosen = [name for name in homelab.stacks if not names or name in names]
+    found = [read_one(here, homelab, name) for name in chosen]
     if as_json:
         print_json([_row(read) for read in found])
     else:

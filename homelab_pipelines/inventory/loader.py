@@ -13,14 +13,14 @@ from homelab_pipelines.inventory.document import Document, NotYaml, read_documen
 from homelab_pipelines.inventory.model import Homelab, findings
 from homelab_pipelines.inventory.problems import Finding, InventoryInvalid, Path, Problem, noun
 
-__all__ = ["Homelab", "InventoryInvalid", "Problem", "check", "load", "located", "sound_parts"]
+__all__ = ["Homelab", "InventoryInvalid", "Problem", "check", "examine", "load", "located", "sound_parts"]
 
 _INIT = "homelab init writes one to start from"
 
 
 def load(path: FilePath | str) -> Homelab:
     """Read homelab.yaml. Raises InventoryInvalid with every mistake in it, also when there is no such file."""
-    homelab, problems = _examine(path)
+    homelab, problems = examine(path)
     if problems or homelab is None:
         raise InventoryInvalid(problems)
     return homelab
@@ -28,12 +28,12 @@ def load(path: FilePath | str) -> Homelab:
 
 def check(path: FilePath | str) -> list[Problem]:
     """All mistakes in homelab.yaml, in the order of its lines; an empty list when `load` would succeed."""
-    return _examine(path)[1]
+    return examine(path)[1]
 
 
 def sound_parts(path: FilePath | str) -> Homelab | None:
     """What can be used of an inventory with mistakes, without the parts that are wrong; None when nothing can."""
-    return _examine(path)[0]
+    return examine(path)[0]
 
 
 def located(path: FilePath | str, findings: Iterable[Finding]) -> list[Problem]:
@@ -46,7 +46,8 @@ def located(path: FilePath | str, findings: Iterable[Finding]) -> list[Problem]:
     return [_problem(file, document, finding) for finding in findings]
 
 
-def _examine(path: FilePath | str) -> tuple[Homelab | None, list[Problem]]:
+def examine(path: FilePath | str) -> tuple[Homelab | None, list[Problem]]:
+    """The `sound_parts` of an inventory, and all mistakes in it."""
     file = str(path)
     try:
         document = read_document(_text(FilePath(path), file))

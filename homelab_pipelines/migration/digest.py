@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
-from homelab_pipelines.migration.convert import Conversion
 from homelab_pipelines.migration.kompose import KomposeOutput
 from homelab_pipelines.migration.manifests import committed
 from homelab_pipelines.migration.stack import Stack
@@ -31,9 +30,9 @@ def kompose_digest(kompose: KomposeOutput) -> str:
     return _digest({"version": kompose.version.encode(), **kompose.files})
 
 
-def conversion_digest(conversion: Conversion) -> str:
-    """SHA-256 of what may be committed of a conversion: a digest of secrets alone would help to guess them."""
-    return _digest(committed(conversion))
+def conversion_digest(made: Mapping[str, bytes]) -> str:
+    """SHA-256 of those files of a conversion that may be committed: with the secrets it would help to guess them."""
+    return _digest(committed(made))
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

@@ -19,7 +19,7 @@ from homelab_pipelines.migration.convert import Conversion
 from homelab_pipelines.migration.draft import Object
 from homelab_pipelines.migration.errors import MigrationError
 
-MARKER = "report.json"
+MARKER, REPORT = "report.json", "REPORT.md"
 _SECRET_FOLDERS = ("base/secrets", "kompose")
 _IGNORED = "# Secrets in plain text: never commit them.\n/base/secrets/\n/kompose/\n"
 
@@ -28,8 +28,8 @@ class FolderTaken(MigrationError):
     """The folder to write to holds something else."""
 
 
-def write(conversion: Conversion, folder: Path) -> None:
-    """Write a conversion into `folder`, in place of a former one, which is there until the new one is whole.
+def write(made: Mapping[str, bytes], folder: Path) -> None:
+    """Write `files` of a conversion into `folder`, in place of a former one, which is there until the new one is whole.
 
     Who is killed between the two renames at the end leaves the former one beside, in a hidden folder of the same name.
     Raises FolderTaken when there is something that is no conversion, OSError when it cannot be written.
@@ -41,11 +41,17 @@ def write(conversion: Conversion, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         aside = Path(scratch) / "new"
-        for name, content in files(conversion).items():
+        for name, content in made.items():
             _write_file(aside / name, content, secret=name.startswith(_SECRET_FOLDERS))
-        if folder.exists():
-            folder.rename(Path(scratch) / "old")
-        aside.rename(folder)
+        former = Path(scratch) / "old"
+        try:
+            if folder.exists():
+                folder.rename(former)
+            aside.rename(folder)
+        except BaseException:  # an interrupt, too: the scratch folder, which goes now, may hold the former one
+            if former.exists() and not folder.exists():
+                former.rename(folder)
+            raise
 
 
 def files(conversion: Conversion) -> dict[str, bytes]:
@@ -74,14 +80,14 @@ def files(conversion: Conversion) -> dict[str, bytes]:
     found["kompose/messages.txt"] = "".join(
         f"{line}\n" for line in (f"kompose {conversion.kompose.version}", *said)
     ).encode()
-    found["REPORT.md"] = markdown(conversion).encode()
+    found[REPORT] = markdown(conversion).encode()
     found[MARKER] = (json.dumps(report(conversion), indent=1, ensure_ascii=False) + "\n").encode()
     return found
 
 
-def committed(conversion: Conversion) -> dict[str, bytes]:
-    """The files that may be committed: all but those that hold secrets."""
-    return {name: content for name, content in files(conversion).items() if not name.startswith(_SECRET_FOLDERS)}
+def committed(made: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those `files` of a conversion that may be committed: all but those that hold secrets."""
+    return {name: content for name, content in made.items() if not name.startswith(_SECRET_FOLDERS)}
 
 
 def _kustomization(**fields: Any) -> Object:

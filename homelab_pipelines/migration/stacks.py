@@ -24,6 +24,12 @@ class StackRead:
     stack: Stack | None
     problems: tuple[Problem, ...] = ()
 
+    def sound(self) -> Stack:
+        """The stack. Raises StackInvalid with what keeps it from being read."""
+        if self.stack is None:
+            raise StackInvalid(self.problems)
+        return self.stack
+
 
 def read_stacks(inventory: FilePath, homelab: Homelab) -> Iterator[StackRead]:
     """Every stack of the inventory at `inventory`, in its order. Raises ProgramMissing without Compose."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from homelab_pipelines.inventory.loader import load
-from homelab_pipelines.migration.stack import Stack, StackInvalid
+from homelab_pipelines.migration.stack import Stack
 from homelab_pipelines.migration.stacks import StackRead, read_one
 
 
@@ -24,10 +24,7 @@ class StacksResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def stack(self, name: str) -> Stack:
         """One stack as its files are now. Raises StackInvalid with what keeps it from being read."""
-        read = self.read(name)
-        if read.stack is None:
-            raise StackInvalid(read.problems)
-        return read.stack
+        return self.read(name).sound()
 
     def manifests(self, name: str) -> Path:
         """The folder that the manifests of a stack are written to."""

@@ -4,7 +4,7 @@ One step: reading, Kompose and completion take less than a second together, and 
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -12,10 +12,10 @@ import dagster as dg
 from homelab_pipelines.assets.common import asset_kinds, inspected_once, op_name
 from homelab_pipelines.assets.errors import failing_clearly
 from homelab_pipelines.assets.markdown import table, table_if_any
-from homelab_pipelines.migration.account import blockers, markdown
+from homelab_pipelines.migration.account import blockers
 from homelab_pipelines.migration.convert import Conversion, convert
 from homelab_pipelines.migration.digest import conversion_digest, kompose_digest
-from homelab_pipelines.migration.manifests import write
+from homelab_pipelines.migration.manifests import REPORT, files, write
 from homelab_pipelines.resources.stacks import StacksResource
 
 GROUP = "stage_4_kubernetes"
@@ -63,13 +63,13 @@ def manifests_assets(name: str, owner: str | None) -> dg.AssetsDefinition:
     def kubernetes_manifests(stacks: StacksResource) -> Iterator[Any]:
         with failing_clearly():
             conversion = convert(stacks.stack(name))
-            folder = stacks.manifests(name)
-            write(conversion, folder)
+            made, folder = files(conversion), stacks.manifests(name)
+            write(made, folder)
         version = dg.DataVersion(kompose_digest(conversion.kompose))
         yield dg.MaterializeResult(asset_key=kompose, metadata=_of_kompose(conversion), data_version=version)
         yield _parses(kompose, conversion)
-        version = dg.DataVersion(conversion_digest(conversion))
-        metadata = {"folder": dg.MetadataValue.path(str(folder)), **_of_conversion(conversion)}
+        version = dg.DataVersion(conversion_digest(made))
+        metadata = {"folder": dg.MetadataValue.path(str(folder)), **_of_conversion(conversion), "report": _report(made)}
         yield dg.MaterializeResult(asset_key=complete, metadata=metadata, data_version=version)
         yield _nothing_blocked(complete, conversion)
 
@@ -110,8 +110,11 @@ def _of_conversion(conversion: Conversion) -> dict[str, Any]:
         "copies": len(conversion.copies),
         **{f"values_{fate}": count for fate, count in counts.items()},
         "kinds": table(["kind", "objects"], sorted(kinds.items())),
-        "report": dg.MetadataValue.md(markdown(conversion)),
     }
+
+
+def _report(made: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(made[REPORT].decode())
 
 
 def _nothing_blocked(key: dg.AssetKey, conversion: Conversion) -> dg.AssetCheckResult:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.cli.conftest import homelab
+from tests.peers import missing
 
 INVENTORY = """\
 homelab: home
@@ -96,7 +97,7 @@ def test_check_mend_prints_a_diff_that_patch_applies(folder: Path) -> None:
     assert '+      - "8080:80"' in said.out
     assert path.read_text() == before, "nothing is changed unasked"
     if (patch := shutil.which("patch")) is None:
-        pytest.skip("patch is not installed")
+        missing("patch is not installed")
     subprocess.run((patch, "-p0"), input=said.out, text=True, cwd=folder, check=True, capture_output=True)
     assert homelab(folder, "check").err.startswith("stacks/cloud/compose.yaml:4:18: there is no service 'hunter-db'")
     assert "nothing that can be mended" in homelab(folder, "check", "--mend").err

@@ -41,6 +41,22 @@ def house(tmp_path: Path, peer: PostgresPeer, photos: str) -> Callable[..., Hous
 
 
 @pytest.fixture
+def stack_inventory(tmp_path: Path) -> Callable[[str], Path]:
+    """The path of an inventory with one stack, `cloud`, whose Compose file has the text that is given."""
+
+    def made(compose: str) -> Path:
+        path = tmp_path / "homelab.yaml"
+        path.write_text(
+            "homelab: home\nhosts: {main: {address: 192.168.1.10}}\nstacks: {cloud: {path: cloud, host: main}}\n"
+        )
+        (tmp_path / "cloud").mkdir()
+        (tmp_path / "cloud/compose.yaml").write_text(compose)
+        return path
+
+    return made
+
+
+@pytest.fixture
 def instance_of() -> Iterator[Callable[[House], dg.DagsterInstance]]:
     """Dagster instances that are closed afterwards."""
     opened: list[dg.DagsterInstance] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -15,14 +16,8 @@ COMPOSE = "services:\n  web: {image: 'nginx:${TAG}', volumes: ['files:/data']}\n
 
 
 @pytest.fixture
-def inventory(tmp_path: Path) -> Path:
-    path = tmp_path / "homelab.yaml"
-    path.write_text(
-        "homelab: home\nhosts: {main: {address: 192.168.1.10}}\nstacks: {cloud: {path: cloud, host: main}}\n"
-    )
-    (tmp_path / "cloud").mkdir()
-    (tmp_path / "cloud/compose.yaml").write_text(COMPOSE)
-    return path
+def inventory(stack_inventory: Callable[[str], Path]) -> Path:
+    return stack_inventory(COMPOSE)
 
 
 def run(inventory: Path) -> dg.ExecuteInProcessResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -36,14 +37,8 @@ def kompose(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def inventory(tmp_path: Path) -> Path:
-    path = tmp_path / "homelab.yaml"
-    path.write_text(
-        "homelab: home\nhosts: {main: {address: 192.168.1.10}}\nstacks: {cloud: {path: cloud, host: main}}\n"
-    )
-    (tmp_path / "cloud").mkdir()
-    (tmp_path / "cloud/compose.yaml").write_text(COMPOSE)
-    return path
+def inventory(stack_inventory: Callable[[str], Path]) -> Path:
+    return stack_inventory(COMPOSE)
 
 
 def definitions(inventory: Path) -> dg.Definitions:

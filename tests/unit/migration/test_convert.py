@@ -21,6 +21,7 @@ from homelab_pipelines.migration.complete import order
 from homelab_pipelines.migration.convert import Conversion, Unaccounted, convert
 from homelab_pipelines.migration.manifests import FolderTaken, files, write
 from homelab_pipelines.migration.reading import read_stack
+from tests.peers import missing
 from tests.unit.migration.beside_kompose import lacking
 from tests.unit.migration.conftest import Converted
 from tests.unit.migration.kubernetes_model import faults
@@ -79,9 +80,9 @@ def test_no_secret_stands_where_it_can_be_committed(name: str, tmp_path: Path, k
 def test_kustomize_renders_it(name: str, overlay: str, tmp_path: Path, kompose: str) -> None:
     kubectl = shutil.which("kubectl") or str(Path(kompose).with_name("kubectl"))
     if not Path(kubectl).exists():
-        pytest.skip("there is no kubectl beside Kompose, nor on PATH")
+        missing("there is no kubectl beside Kompose, nor on PATH")
     conversion = conversion_of(name, tmp_path)
-    write(conversion, tmp_path / "out")
+    write(files(conversion), tmp_path / "out")
     words = (kubectl, "kustomize", str(tmp_path / "out" / overlay))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -122,12 +123,12 @@ def test_dev_overlay_touches_neither_the_nodes_ports_nor_data_in_use(
 ) -> None:
     kubectl = shutil.which("kubectl") or str(Path(kompose).with_name("kubectl"))
     if not Path(kubectl).exists():
-        pytest.skip("there is no kubectl beside Kompose, nor on PATH")
+        missing("there is no kubectl beside Kompose, nor on PATH")
     conversion = converted("""
         services: {app: {image: 'nginx:1', network_mode: host, volumes: ['nas:/data']}}
         volumes: {nas: {driver_opts: {type: nfs, o: 'addr=10.0.0.5,rw', device: ':/export/data'}}}
     """)
-    write(conversion, tmp_path / "out")
+    write(files(conversion), tmp_path / "out")
     specs = {}
     for overlay in ("dev", "prod"):
         words = (kubectl, "kustomize", str(tmp_path / "out/overlays" / overlay))
@@ -162,16 +163,16 @@ def test_key_without_a_rule_fails_the_conversion(converted: Converted, monkeypat
 
 def test_second_conversion_writes_the_same_bytes_in_place_of_the_first(tmp_path: Path, kompose: str) -> None:
     conversion = conversion_of("paperless", tmp_path)
-    write(conversion, tmp_path / "out")
+    write(files(conversion), tmp_path / "out")
     first = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     (tmp_path / "out/base/left-over.yaml").write_text("of another time")
-    write(convert(read_stack(tmp_path / "paperless")), tmp_path / "out")
+    write(files(convert(read_stack(tmp_path / "paperless"))), tmp_path / "out")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "paperless"], "nothing is left beside it"
 
 
 def test_secrets_are_readable_by_their_owner_alone(tmp_path: Path, kompose: str) -> None:
-    write(conversion_of("paperless", tmp_path), tmp_path / "out")
+    write(files(conversion_of("paperless", tmp_path)), tmp_path / "out")
     secret = [path for folder in ("base/secrets", "kompose") for path in (tmp_path / "out" / folder).rglob("*")]
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in secret} == {0}
 
@@ -180,7 +181,7 @@ def test_folder_with_something_else_is_left_alone(tmp_path: Path, kompose: str) 
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("mine")
     with pytest.raises(FolderTaken, match="next: name a new or empty folder"):
-        write(conversion_of("paperless", tmp_path), tmp_path / "out")
+        write(files(conversion_of("paperless", tmp_path)), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
 
 
@@ -188,7 +189,7 @@ def test_failure_in_the_middle_leaves_the_former_conversion(
     tmp_path: Path, kompose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversion = conversion_of("paperless", tmp_path)
-    write(conversion, tmp_path / "out")
+    write(files(conversion), tmp_path / "out")
     before = json.loads((tmp_path / "out/report.json").read_text())
 
     def full(*_: object) -> None:
@@ -196,6 +197,6 @@ def test_failure_in_the_middle_leaves_the_former_conversion(
 
     monkeypatch.setattr("homelab_pipelines.migration.manifests.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write(conversion, tmp_path / "out")
+        write(files(conversion), tmp_path / "out")
     assert json.loads((tmp_path / "out/report.json").read_text()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "paperless"]

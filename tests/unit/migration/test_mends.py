@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from homelab_pipelines.migration.reading import mends, read_stack
+from tests.peers import missing
 from tests.unit.migration.conftest import Project
 
 TABS = "services:\n\tweb:\n\t\timage: nginx\n\t\tcommand: |\n\t\t\techo a\n"
@@ -37,7 +38,7 @@ def test_mend_applied_by_patch_leaves_a_project_that_compose_reads(name: str, pr
     (folder / "compose.yaml").write_bytes(before.encode())
     diff = mends(folder)
     if (patch := shutil.which("patch")) is None:
-        pytest.skip("patch is not installed")
+        missing("patch is not installed")
     done = subprocess.run((patch, "-p0", "--binary"), input=diff.encode(), capture_output=True)
     assert done.returncode == 0, done.stdout
     assert (folder / "compose.yaml").read_bytes().decode() == after

