@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homelab_pipelines.housekeeping.storage_size import StorageSize
 
 EVERY_WORKER = "every_finished_worker_removed"
+EVERY_LOG = "every_log_deleted"
 BELOW_LIMIT = "below_limit"
 _DELIVERABLES = ("run_workers", "run_history", "instance_storage")
 _MOST_ROWS = 100
@@ -84,7 +85,7 @@ def housekeeping_assets(homelab: Homelab) -> list[dg.AssetsDefinition]:
             asset_key=workers,
             check_name=EVERY_WORKER,
             passed=not failed,
-            description="; ".join(failed[:_MOST_NAMED]) or None,
+            description=_named(failed),
             metadata={"failed": len(failed)},
         )
 
@@ -101,6 +102,9 @@ def housekeeping_assets(homelab: Homelab) -> list[dg.AssetsDefinition]:
                     " but for those that hold an asset's or a check's latest result."
                 ),
             )
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(EVERY_LOG, asset=history, description="The compute logs of deleted runs are gone, too.")
         ],
     )
     def run_history(context: dg.AssetExecutionContext, config: Preview) -> Iterator[Any]:
@@ -120,6 +124,14 @@ def housekeeping_assets(homelab: Homelab) -> list[dg.AssetsDefinition]:
                 **table_if_any("kept", ["run", "needed for"], list(done.kept.items())[:_MOST_ROWS]),
                 **table_if_any("logs_left", ["run", "why"], list(done.logs_left.items())[:_MOST_ROWS]),
             },
+        )
+        left = [f"logs of run {run_id}: {why}" for run_id, why in done.logs_left.items()]
+        yield dg.AssetCheckResult(
+            asset_key=history,
+            check_name=EVERY_LOG,
+            passed=not left,
+            description=_named(left, "delete them by hand: their runs are gone, and no other purge finds them"),
+            metadata={"left": len(left)},
         )
 
     @dg.multi_asset(
@@ -145,6 +157,13 @@ def housekeeping_assets(homelab: Homelab) -> list[dg.AssetsDefinition]:
         yield _below_limit(storage, size, settings.storage_limit)
 
     return [run_workers, run_history, instance_storage]
+
+
+def _named(failed: list[str], next_step: str = "") -> str | None:
+    """What failed, as far as there is room, and what to do; None where nothing did."""
+    more = [f"and {len(failed) - _MOST_NAMED} more"] if len(failed) > _MOST_NAMED else []
+    said = "; ".join([*failed[:_MOST_NAMED], *more])
+    return f"{said}; next: {next_step}" if said and next_step else said or None
 
 
 def _limit(settings: Housekeeping) -> str:

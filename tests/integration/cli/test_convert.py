@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import jsonschema
@@ -116,10 +115,10 @@ def test_malformed_project_is_invalid_with_line_and_hint(folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
-def test_missing_kompose_is_said_with_the_next_step(folder: Path) -> None:
+def test_missing_kompose_is_said_with_the_next_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "programs/kompose").unlink()
-    if shutil.which("kompose"):
-        pytest.skip("there is another Kompose on PATH")
+    monkeypatch.setenv("PATH", str(folder / "programs"))  # where there may be no other one
+    monkeypatch.delenv("HOMELAB_KOMPOSE", raising=False)
     said = homelab(folder, "convert", "stacks/wiki", "-o", "out", "--json")
     assert said.status == 1
     assert "Kompose" in said.json["error"]["why"]

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 from tests.integration.house import QUIET, REPOSITORY, House, checks, failures
 from tests.integration.housekeeping.conftest import materialize
@@ -114,6 +115,28 @@ def test_launchers_of_which_nothing_may_be_removed_are_named_with_the_reason(hou
     assert "here: its runs are processes" in said
     assert "box: its containers carry no label homelab/deployment, so they may be another's" in said
     assert "cluster: Kubernetes itself removes each job 600 seconds after its end" in said
+
+
+def test_logs_that_cannot_be_deleted_fail_the_check_though_their_run_is_gone(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(LocalComputeLogManager, "delete_logs", read_only)
+    made = house(keep_runs="1s")
+    with instance_of(made, None) as instance:
+        old, _ = (materialize(instance) for _ in range(2))
+        with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+            connection.exec_driver_sql("UPDATE runs SET update_timestamp = datetime('now', '-1 day')")
+        result = run(made, instance)
+        assert not instance.has_run(old)
+        assert metadata(result, "run_history")["runs_deleted"] == 1
+        check = checks(result)["run_history/test every_log_deleted"]
+    assert not check.passed
+    assert (
+        f"logs of run {old}: OSError: [Errno 30] Read-only file system; next: delete them by hand" in check.description
+    )
 
 
 @pytest.mark.parametrize(

@@ -200,3 +200,22 @@ def test_failure_in_the_middle_leaves_the_former_conversion(
         write(files(conversion), tmp_path / "out")
     assert json.loads((tmp_path / "out/report.json").read_text()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "paperless"]
+
+
+def test_interrupt_between_the_renames_leaves_the_former_conversion(
+    tmp_path: Path, kompose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = files(conversion_of("paperless", tmp_path))
+    write(made, tmp_path / "out")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write({**made, "REPORT.md": b"another"}, tmp_path / "out")
+    assert (tmp_path / "out/REPORT.md").read_bytes() == made["REPORT.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "paperless"]
